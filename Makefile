@@ -1,0 +1,30 @@
+# Every target sets up what it needs. PYTHON chooses the interpreter (3.10 to 3.13), ARGS are handed on.
+PYTHON ?= python3
+RUN = .venv/bin/python
+
+.PHONY: help setup train test test-all lint
+
+help:  ## what can be made
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:\t/'
+
+setup: .venv/ready  ## virtual environment in .venv with everything installed
+
+train: setup  ## train the default model on the built-in machine: make train ARGS="model=tcn"
+	$(RUN) train.py $(ARGS)
+
+test: setup  ## the tests, in a few minutes
+	$(RUN) -m pytest -m "not slow" $(ARGS)
+
+test-all: setup  ## the tests that need minutes, too
+	$(RUN) -m pytest $(ARGS)
+
+lint: setup  ## ruff and pyright
+	$(RUN) -m ruff check . && $(RUN) -m ruff format --check . && $(RUN) -m pyright
+
+# Without a GPU the CPU build of torch is taken where pip offers one (its version ends in +cpu).
+.venv/ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	nvidia-smi >/dev/null 2>&1 || $(RUN) -m pip install --quiet "$$(sed -n 's/^torch==.*/&+cpu/p' constraints.txt)" 2>/dev/null || echo "no CPU build of torch found: installing the published one"
+	$(RUN) -m pip install --quiet -c constraints.txt -e '.[dev]'
+	$(RUN) -m revox_lightning.commands.doctor --fix
+	@touch .venv/ready

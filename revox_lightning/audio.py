@@ -1,0 +1,300 @@
+"""Audio files and sample rates: the only door between the project and the file system's sound.
+
+In memory it is a float32 tensor `(channels, time)`, full scale 1.0; hours of it go block by block in constant memory.
+"""
+
+import math
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import torch
+from torch import Tensor
+
+from revox_lightning.dsp.quantisation import BITS, quantised
+from revox_lightning.dsp.true_peak import TruePeak as TruePeak
+from revox_lightning.errors import UserError
+
+_FORMATS = {".wav": "WAV", ".wave": "WAV", ".flac": "FLAC", ".aif": "AIFF", ".aiff": "AIFF", ".ogg": "OGG"}
+_SLICE_FRAMES = 65_536  # libsndfile's Vorbis encoder overflows its stack on much longer writes
+WAV_LIMIT_BYTES = 2**32 - 2**16  # a WAV header counts bytes in 32 bits; what is left over is room for the header
+
+
+@dataclass(frozen=True)
+class AudioInfo:
+    """What a file's header says: `format` and `subtype` in libsndfile's names ("WAV", "PCM_24")."""
+
+    path: Path
+    sample_rate_hz: int
+    channels: int
+    frames: int
+    format: str
+    subtype: str
+
+
+def info(path: str | Path) -> AudioInfo:
+    """Read the header of a WAV, FLAC, AIFF or Ogg file.
+
+    Raises UserError where there is no such file, where it is a folder, empty, not permitted or not audio.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise UserError(f"{path} is a folder, not an audio file: name a file in it")
+    if not path.exists():
+        raise UserError(f"there is no audio file {path}: check the path")
+    if not os.access(path, os.R_OK):
+        raise UserError(f"the audio file {path} may not be read: change its permissions")
+    if path.is_file() and path.stat().st_size == 0:
+        raise UserError(f"the audio file {path} is empty (0 bytes): record or copy it again")
+    try:
+        header = soundfile.info(str(path))
+    except (soundfile.LibsndfileError, OSError) as error:
+        raise UserError(f"{path} cannot be read as audio: expected a WAV, FLAC, AIFF or Ogg file") from error
+    if header.frames == 0:
+        raise UserError(f"the audio file {path} is empty (0 samples): record or copy it again")
+    return AudioInfo(path, header.samplerate, header.channels, header.frames, header.format, header.subtype)
+
+
+def read(path: str | Path, start: int = 0, frames: int | None = None) -> Tensor:
+    """Read samples `start` to `start + frames` (None: to the end; as with a slice, fewer where the file ends).
+
+    Returns float32 `(channels, time)`. Raises UserError as `info` does, and for NaN or infinite samples.
+    """
+    header = info(path)
+    stop = header.frames if frames is None else min(start + frames, header.frames)
+    with _open(header.path) as file:
+        return _read_block(file, header, min(start, header.frames), max(stop - start, 0))
+
+
+def blocks(path: str | Path, block_frames: int) -> Iterator[Tensor]:
+    """Iterate over a file as float32 blocks `(channels, block_frames)`, the last one shorter; raises as `read` does."""
+    header = info(path)
+
+    def walk() -> Iterator[Tensor]:
+        with _open(header.path) as file:
+            for start in range(0, header.frames, block_frames):
+                yield _read_block(file, header, start, min(block_frames, header.frames - start))
+
+    return walk()
+
+
+def _open(path: Path) -> soundfile.SoundFile:
+    try:
+        return soundfile.SoundFile(str(path))
+    except (soundfile.LibsndfileError, OSError) as error:
+        raise UserError(f"{path} cannot be read as audio: expected a WAV, FLAC, AIFF or Ogg file") from error
+
+
+def _read_block(file: soundfile.SoundFile, header: AudioInfo, start: int, frames: int) -> Tensor:
+    try:
+        if file.tell() != start:
+            file.seek(start)
+        block = file.read(frames, dtype="float32", always_2d=True)
+    except RuntimeError as error:
+        after = f"{start / header.sample_rate_hz:.3f} s"
+        raise UserError(f"{header.path} is damaged after {after}: copy or export it again") from error
+    if not np.isfinite(block).all():
+        first = start + int(np.argmin(np.isfinite(block).all(axis=1)))
+        at_seconds = first / header.sample_rate_hz
+        raise UserError(f"{header.path} holds a NaN or infinite sample at {at_seconds:.3f} s: export the file again")
+    return torch.from_numpy(np.ascontiguousarray(block.T))
+
+
+class AudioWriter:
+    """Writes blocks to a temporary file; `writer` opens it and puts the finished file in its place.
+
+    `peak` is the largest absolute sample seen; `clipped_samples` counts those beyond full scale that an integer
+    format could not hold. The caller reports both.
+    """
+
+    def __init__(self, path: Path, sample_rate_hz: int, channels: int, subtype: str, format: str):
+        self.path, self.sample_rate_hz, self.channels, self.subtype = path, sample_rate_hz, channels, subtype
+        self.clipped_samples, self.peak, self._frames = 0, 0.0, 0
+        self._bits = BITS.get(subtype)
+        self._dither = np.random.default_rng(0) if self._bits is not None and self._bits <= 16 else None
+        self._temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+        self._file = self._create(format)
+
+    def _create(self, format: str) -> soundfile.SoundFile:
+        try:
+            self._temporary.open("xb").close()  # libsndfile only says "System error": let the system say what it is
+            name = str(self._temporary)
+            return soundfile.SoundFile(name, "w", self.sample_rate_hz, self.channels, self.subtype, format=format)
+        except (OSError, soundfile.LibsndfileError) as error:
+            with suppress(OSError):
+                self._temporary.unlink()
+            raise _cannot_write(self.path, error) from error
+
+    def write(self, audio: Tensor) -> None:
+        """Append `audio` `(channels, time)`. Raises UserError for NaN samples and where the disk refuses."""
+        if audio.ndim != 2 or audio.shape[0] != self.channels:
+            raise ValueError(f"expected audio (channels={self.channels}, time), got {tuple(audio.shape)}")
+        samples = audio.detach().cpu().numpy().T
+        for start in range(0, len(samples), _SLICE_FRAMES):
+            self._write_slice(samples[start : start + _SLICE_FRAMES])
+
+    def _write_slice(self, samples: np.ndarray) -> None:
+        if not np.isfinite(samples).all():
+            raise UserError(f"the audio meant for {self.path} holds NaN or infinite samples: nothing was written")
+        magnitude = np.abs(samples)
+        self.peak = max(self.peak, float(magnitude.max()))
+        if self._bits is not None:
+            self.clipped_samples += int((magnitude > 1.0).sum())
+        try:
+            if self._file.format == "WAV" and self._frames >= self._wav_limit_frames():
+                self._continue_as_rf64()
+            codes = samples if self._bits is None else quantised(samples, self._bits, self._dither)
+            self._file.write(np.ascontiguousarray(codes))
+            self._frames += len(samples)
+        except (OSError, RuntimeError, AssertionError) as error:  # python-soundfile asserts that all was written
+            raise _cannot_write(self.path, error) from error
+
+    def _wav_limit_frames(self) -> int:
+        bytes_per_frame = self.channels * {"FLOAT": 4, "DOUBLE": 8}.get(self.subtype, (self._bits or 32) // 8)
+        return WAV_LIMIT_BYTES // bytes_per_frame - _SLICE_FRAMES
+
+    def _continue_as_rf64(self) -> None:
+        """Move what is written into an RF64 file (EBU Tech 3306), which counts bytes in 64 bits."""
+        self._file.close()
+        wav = self._temporary
+        self._temporary = wav.with_suffix(".rf64.part")
+        try:
+            self._file = self._create("RF64")
+            with soundfile.SoundFile(str(wav)) as written:
+                for block in written.blocks(_SLICE_FRAMES, dtype="int32" if self._bits else "float64", always_2d=True):
+                    self._file.write(block)
+        finally:
+            wav.unlink()
+
+    def commit(self) -> None:
+        """Close, check and flush the temporary file and give it its name."""
+        try:
+            self._file.close()
+            if self._frames and soundfile.info(str(self._temporary)).frames < self._frames:
+                raise OSError("the file came out shorter than what was written")
+            with self._temporary.open("rb+") as file:
+                os.fsync(file.fileno())
+            self._temporary.replace(self.path)
+        except (OSError, RuntimeError) as error:
+            raise _cannot_write(self.path, error) from error
+
+    def discard(self) -> None:
+        """Close and remove the temporary file."""
+        with suppress(OSError, RuntimeError):
+            self._file.close()
+        self._temporary.unlink(missing_ok=True)
+
+
+def _cannot_write(path: Path, error: Exception) -> UserError:
+    reason = error.strerror if isinstance(error, OSError) else str(error)
+    if not reason or "System error" in reason:  # all that libsndfile says
+        reason = "the disk may be full"
+    return UserError(f"cannot write {path}: {reason.rstrip('.')}")
+
+
+@contextmanager
+def writer(
+    path: str | Path, sample_rate_hz: int, channels: int, subtype: str = "PCM_24", format: str | None = None
+) -> Iterator[AudioWriter]:
+    """Open an audio file for writing in blocks; the file appears under its name only when the block ends well.
+
+    `format` follows from the name where it is not given. 16-bit audio gets seeded TPDF dither; a WAV beyond 4 GB
+    becomes RF64. Raises UserError where the folder or the disk does not take it; nothing half-written stays behind.
+    """
+    path = Path(path)
+    format = format or _FORMATS.get(path.suffix.lower())
+    if path.is_dir():
+        raise UserError(f"cannot write {path}: it is a folder")
+    if format is None:
+        raise UserError(f"cannot tell the format of {path} from its name: end it in .wav, .flac, .aiff or .ogg")
+    if not soundfile.check_format(format, subtype):
+        known = ", ".join(soundfile.available_subtypes(format))
+        raise UserError(f"cannot write {path}: {format} files hold no {subtype}, only {known}")
+    file = AudioWriter(path, sample_rate_hz, channels, subtype, format)
+    try:
+        yield file
+        file.commit()
+    except BaseException:
+        file.discard()
+        raise
+
+
+def write(path: str | Path, audio: Tensor, sample_rate_hz: int, subtype: str = "PCM_24") -> None:
+    """Write `audio` `(channels, time)` as one file: see `writer`."""
+    with writer(path, sample_rate_hz, audio.shape[0], subtype) as file:
+        file.write(audio)
+
+
+# Kaiser-windowed sinc, 64 zero crossings: flat to 0.94 of the Nyquist frequency, images below -100 dB.
+_SINC_ZEROS = 64
+_ROLLOFF = 0.9475937167399596
+_KAISER_BETA = 14.769656459379492
+
+
+def resample(audio: Tensor, from_hz: int, to_hz: int) -> Tensor:
+    """Band-limited resampling of `audio` `(channels, time)` to `ceil(time * to_hz / from_hz)` samples.
+
+    Raises UserError where torchaudio cannot be loaded.
+    """
+    if from_hz == to_hz:
+        return audio
+    try:
+        from torchaudio.functional import resample as sinc_resample
+    except (ImportError, OSError) as error:
+        rates = f"from {from_hz} Hz to {to_hz} Hz"
+        raise UserError(
+            f"resampling {rates} needs torchaudio, which fails to load: run `revox doctor --fix`"
+        ) from error
+    resampled = sinc_resample(  # in float64: its kernel takes the dtype of the audio, and float32 leaves -108 dB
+        audio.double(), from_hz, to_hz, _SINC_ZEROS, _ROLLOFF, resampling_method="sinc_interp_kaiser", beta=_KAISER_BETA
+    )
+    return resampled.to(audio.dtype)
+
+
+class StreamResampler:
+    """`resample` in blocks of any size and constant memory: the pushed parts and the flush join to the same samples.
+
+    >>> stream = StreamResampler(44_100, 48_000, channels=1)
+    >>> parts = [stream.push(torch.ones(1, 1000)), stream.push(torch.ones(1, 470)), stream.flush()]
+    >>> torch.cat(parts, dim=1).shape
+    torch.Size([1, 1600])
+    """
+
+    def __init__(self, from_hz: int, to_hz: int, channels: int):
+        divisor = math.gcd(from_hz, to_hz)
+        self.from_hz, self.to_hz = from_hz, to_hz
+        self.step_in, self.step_out = from_hz // divisor, to_hz // divisor
+        # the kernel reaches this far, in input samples; context is whole steps, which keeps the phases in place
+        reach = math.ceil(_SINC_ZEROS * self.step_in / (min(self.step_in, self.step_out) * _ROLLOFF))
+        self.context_steps = math.ceil(reach / self.step_in) + 1
+        self.buffer = torch.zeros(channels, self.context_steps * self.step_in)
+        self.samples_in = self.samples_out = 0
+
+    def push(self, block: Tensor) -> Tensor:
+        """Take `block` `(channels, time)` and return what can be computed by now, `(channels, time >= 0)`."""
+        self.samples_in += block.shape[1]
+        return block if self.from_hz == self.to_hz else self._advance(block)
+
+    def flush(self) -> Tensor:
+        """Return the last samples `(channels, time)`; the stream then ends."""
+        wanted = math.ceil(self.samples_in * self.step_out / self.step_in) - self.samples_out
+        if self.from_hz == self.to_hz:
+            return self.buffer[:, :0]
+        silence = self.buffer.new_zeros(len(self.buffer), (self.context_steps + 1) * self.step_in)
+        return self._advance(silence)[:, :wanted]
+
+    def _advance(self, block: Tensor) -> Tensor:
+        self.buffer = torch.cat((self.buffer, block), dim=1)
+        steps = self.buffer.shape[1] // self.step_in - 2 * self.context_steps
+        if steps <= 0:
+            return self.buffer[:, :0]
+        used = self.buffer[:, : (steps + 2 * self.context_steps) * self.step_in]
+        first, count = self.context_steps * self.step_out, steps * self.step_out
+        self.samples_out += count
+        self.buffer = self.buffer[:, steps * self.step_in :]
+        return resample(used, self.from_hz, self.to_hz)[:, first : first + count]

@@ -1,0 +1,151 @@
+"""Builds data, net and system from a config: the only place where ``_target_`` becomes an object."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
+from torch import nn
+
+from revox_lightning.data.module import PairData
+from revox_lightning.dsp.least_squares import Correlations
+from revox_lightning.errors import UserError
+from revox_lightning.losses import Losses
+from revox_lightning.models.each_channel import EachChannel
+from revox_lightning.models.fir import FIR
+from revox_lightning.models.linear_start import LinearStart
+from revox_lightning.runs import RunFolder
+from revox_lightning.system import System
+
+_ALLOWED = ("revox_lightning.", "torch.optim.", "pytorch_lightning.")
+# The data group's own conveniences, which its source reads; the DataModule itself takes the rest.
+_SOURCE_KEYS = {"root", "dry", "wet", "manifest", "delay_samples", "zero_vu_dbfs"}
+LONGEST_FILTER = 8192
+
+
+def build(node: DictConfig, **more: Any) -> Any:
+    """Instantiates a config node; raises UserError for targets outside this package, torch.optim and Lightning."""
+    for target in _targets(OmegaConf.to_container(node, resolve=True)):
+        if not target.startswith(_ALLOWED):
+            raise UserError(f"_target_: {target} is not allowed in a config: use one of {', '.join(_ALLOWED)}....")
+    try:
+        return instantiate(node, _convert_="all", **more)
+    except InstantiationException as error:
+        cause = error.__cause__
+        while cause is not None and not isinstance(cause, UserError):
+            cause = cause.__cause__
+        if isinstance(cause, UserError):
+            raise cause from None
+        if isinstance(error.__cause__, (TypeError, ValueError, MisconfigurationException)):
+            first = str(error.__cause__).strip().splitlines()[0].rstrip(".")
+            raise UserError(f"the config of {node.get('_target_')} does not fit: {first}.") from error
+        raise
+
+
+def _targets(node: Any) -> list[str]:
+    if isinstance(node, dict):
+        own = [str(node["_target_"])] if "_target_" in node else []
+        return own + [target for value in node.values() for target in _targets(value)]
+    return [target for value in node for target in _targets(value)] if isinstance(node, list) else []
+
+
+def build_data(cfg: DictConfig, test_only: bool = False) -> PairData:
+    """The DataModule; its segment, warm-up and batch are the model's (``system``), its gaps the net's memory.
+
+    Fills in what only the data knows: ``model.controls``, ``audio_channels``, ``knobs``, and the number of samples for
+    ``system.warmup_samples=receptive_field``.
+    """
+    source = build(cfg.data.source)
+    if cfg.model.get("controls", 0) is None:
+        cfg.model.controls = len(source.knobs)
+    mono = build_mono(cfg)
+    looks_back = mono.receptive_field or 0
+    if cfg.system.warmup_samples == "receptive_field":
+        if not looks_back:
+            raise UserError("system.warmup_samples=receptive_field: a recurrent net has none; give a number of samples.")
+        cfg.system.warmup_samples = looks_back - 1
+    if cfg.linear_start:
+        # The filter's history fills up during the warm-up, too.
+        cfg.system.warmup_samples = max(cfg.system.warmup_samples, cfg.linear_filter.taps)
+    settings = {k: v for k, v in cfg.data.items() if k not in _SOURCE_KEYS | {"source", "_target_"}}
+    data = PairData(
+        source,
+        **OmegaConf.to_container(OmegaConf.create(settings), resolve=True),  # type: ignore[arg-type]
+        seed=cfg.seed,
+        batch_size=cfg.system.batch_size,
+        warmup_samples=cfg.system.warmup_samples,
+        segment_samples=cfg.system.segment_samples,
+        history_samples=max(looks_back, cfg.system.warmup_samples),
+        test_only=test_only,
+    )
+    cfg.audio_channels, cfg.knobs = data.audio_channels, list(data.knobs)
+    return data
+
+
+def build_mono(cfg: DictConfig) -> nn.Module:
+    """The net for one signal (or, with ``model.channels=2``, for both channels jointly)."""
+    if not cfg.linear_start:
+        return build(cfg.model)
+    channels = cfg.model.get("channels", 1)
+    changes = {"side_channels": channels} | ({"skip": False} if "skip" in cfg.model else {})
+    filter_ = cfg.linear_filter
+    return LinearStart(build(cfg.model, **changes), FIR(filter_.taps, filter_.lookahead_samples, channels, filter_.trainable))
+
+
+def build_net(cfg: DictConfig) -> nn.Module:
+    """The net of a run, reproducibly initialised from ``seed``: one for each channel where the data has several."""
+    torch.manual_seed(cfg.seed)
+    channels = cfg.get("audio_channels") or 1
+    joint = cfg.model.get("channels", 1)
+    if joint > 1 and joint != channels:
+        raise UserError(f"model.channels={joint} and the data has {channels}: use recordings with {joint} channels.")
+    if channels == 1 or joint == channels:
+        return build_mono(cfg)
+    return EachChannel([build_mono(cfg) for _ in range(channels)])
+
+
+def fit_linear_start(net: nn.Module, correlations: list[Correlations]) -> None:
+    """Puts the least-squares filter of the training split into every ``LinearStart`` of a net."""
+    starts = [module for module in net.modules() if isinstance(module, LinearStart)]
+    solved = []
+    for c in correlations:
+        fir = starts[0].fir if starts else None
+        if fir is not None:
+            solved.append(torch.as_tensor(c.solve(fir.h.shape[-1], fir.latency_samples), dtype=torch.float32))
+    if len(starts) == 1:
+        starts[0].fir.load(torch.stack(solved))
+    else:
+        for start, h in zip(starts, solved, strict=bool(starts)):
+            start.fir.load(h[None])
+
+
+def build_system(cfg: DictConfig, net: nn.Module) -> System:
+    """The LightningModule around a net."""
+    losses = Losses(**OmegaConf.to_container(cfg.loss, resolve=True), sample_rate_hz=cfg.data.sample_rate_hz)  # type: ignore[arg-type]
+    settings = cfg.system
+    return System(
+        net,
+        build(cfg.objective, losses=losses),
+        build(cfg.optim.optimizer),
+        build(cfg.optim.scheduler) if cfg.optim.get("scheduler") else None,
+        sample_rate_hz=cfg.data.sample_rate_hz,
+        warmup_samples=settings.warmup_samples,
+        hop_samples=settings.hop_samples,
+        warmup_gradient=settings.warmup_gradient,
+        clip_norm=settings.clip_norm,
+        monitor=cfg.monitor,
+    )
+
+
+def load_run(path: str | Path) -> tuple[nn.Module, DictConfig, RunFolder]:
+    """A trained net with its best weights, its config and its folder: ``net, cfg, folder = load_run("outputs/...")``."""
+    folder = RunFolder.existing(path)
+    cfg = OmegaConf.create(folder.config())
+    net = build_net(cfg)
+    folder.load_weights(net)
+    return net.eval(), cfg, folder

@@ -1,0 +1,28 @@
+"""``revox COMMAND ...``: the same as ``python -m revox_lightning.commands.COMMAND ...``."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+COMMANDS = {
+    "train": "train a model (the same as train.py): revox train model=tcn",
+    "evaluate": "score a run, on its own test split or on other recordings",
+    "render": "play a file or a folder through a trained model",
+    "doctor": "check the installation; --fix mends torchaudio",
+}
+
+
+def main() -> None:
+    """Runs the command named first."""
+    words = sys.argv[1:]
+    if words and words[0] in COMMANDS:
+        sys.argv = [f"revox {words[0]}", *words[1:]]
+        importlib.import_module(f"revox_lightning.commands.{words[0]}").main()
+        return
+    usage = "usage: revox COMMAND ...\n" + "".join(f"  {name:10s}{text}\n" for name, text in COMMANDS.items())
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(usage, end="")
+        sys.exit(0 if words else 2)
+    print(f"error: there is no command {words[0]!r}: choose one of {', '.join(COMMANDS)}.", file=sys.stderr)
+    sys.exit(2)

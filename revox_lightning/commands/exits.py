@@ -1,0 +1,98 @@
+"""How every command ends: 0 done, 2 the user must change something (one sentence), 1 a defect of ours (traceback)."""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+import traceback
+from collections.abc import Callable
+
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf.errors import OmegaConfBaseException
+
+from revox_lightning.errors import UserError
+
+log = logging.getLogger("revox_lightning")
+
+
+class _Handler(logging.StreamHandler):
+    """Writes to whatever stderr is now."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.stream = sys.stderr
+        super().emit(record)
+
+
+def set_up_logging() -> None:
+    """Notes of the package go to stderr, warnings marked as such; Lightning's chatter stays out."""
+    if not log.handlers:
+        handler = _Handler()
+        handler.setFormatter(_Format())
+        log.addHandler(handler)
+        log.setLevel(logging.INFO)
+        log.propagate = False
+    for name in ("pytorch_lightning", "lightning_fabric", "lightning.pytorch"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+class _Format(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        text = record.getMessage()
+        return f"warning: {text}" if record.levelno >= logging.WARNING else text
+
+
+def guarded(command: Callable[[], object]) -> int:
+    """Runs a command and returns its exit code; what went wrong stands on stderr."""
+    set_up_logging()
+    try:
+        result = command()
+        return result if isinstance(result, int) and not isinstance(result, bool) else 0
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except (HydraException, OmegaConfBaseException) as error:
+        print(f"error: {config_sentence(error)}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        return 0
+    except Exception as error:
+        traceback.print_exc()
+        place = getattr(error, "run_folder", None)
+        print("error: this is a defect of revox_lightning" + (f"; the run is in {place}" if place else ""), file=sys.stderr)
+        return 1
+
+
+def config_sentence(error: Exception) -> str:
+    """One sentence for what Hydra or OmegaConf say in several lines.
+
+    >>> config_sentence(MissingConfigException("In 'train': Could not find 'model/x'\\n\\nAvailable options in 'model':\\n\\tgru\\n\\tlstm\\nConfig search path:\\n\\tmain"))
+    "there is no model=x: choose one of gru, lstm."
+    """
+    text = str(error)
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    missing = re.search(r"Could not find '([^']+)/([^'/]+)'", text)
+    if isinstance(error, MissingConfigException) and missing:
+        names: list[str] = []
+        for line in lines[lines.index(next(x for x in lines if x.startswith("Available options"))) + 1 :] if "Available options" in text else []:  # fmt: skip
+            if line.endswith(":"):
+                break
+            names.append(line)
+        known = f": choose one of {', '.join(names)}." if names else "."
+        return f"there is no {missing[1]}={missing[2]}{known}"
+    key = re.search(r"(?:Key '([^']+)' is not in struct|Could not override '([^']+)')", text)
+    if key:
+        # The line of the full key names the place of a misspelt option.
+        full = re.search(r"full_key: (\S+)", text)
+        override = re.search(r"Could not override '([^']+)'", text)
+        name = (override or full or key)[1]
+        return f"there is no option {name}: see conf/ or run with --cfg job for those there are (+{name}=... adds a new one)."
+    mandatory = re.search(r"Missing mandatory value: (\S+)", text)
+    if mandatory:
+        return f"{mandatory[1]} has no value: give {mandatory[1]}=... on the command line."
+    if isinstance(error, OverrideParseException):
+        return f"{lines[0]}: an option is written name=value; quote values with spaces or commas."
+    return (lines[0] if lines else type(error).__name__).rstrip(".") + "."

@@ -1,0 +1,61 @@
+"""Weights & Biases as a run uses it: offline by default, everything inside the run folder."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from revox_lightning.errors import UserError
+
+KINDS = ("wandb", "csv", "none")
+
+
+def build_logger(cfg: DictConfig, folder: Path, plain_config: dict[str, Any]) -> Any:
+    """Lightning's WandbLogger for ``logger=wandb``, otherwise False.
+
+    W&B stages artifacts and caches in the home directory by default; here they stay in the run folder, so that it can
+    be moved to another machine and synced there.
+    """
+    if cfg.logger.kind not in KINDS:
+        raise UserError(f"logger.kind={cfg.logger.kind}: choose one of {', '.join(KINDS)}.")
+    if cfg.logger.kind != "wandb":
+        return False
+    place = (folder / "wandb").resolve()
+    for name in ("DATA", "CACHE", "CONFIG", "ARTIFACT"):
+        path = place / name.lower()
+        path.mkdir(parents=True, exist_ok=True)
+        os.environ[f"WANDB_{name}_DIR"] = str(path)
+    os.environ["WANDB_DIR"] = str(folder.resolve())
+    os.environ.setdefault("WANDB_SILENT", "true")
+    import wandb
+    from pytorch_lightning.loggers import WandbLogger
+
+    try:
+        run = wandb.init(
+            name=f"{cfg.name}/{folder.name}",
+            dir=str(folder.resolve()),
+            project=cfg.logger.project,
+            entity=cfg.logger.entity,
+            group=cfg.logger.group,
+            tags=list(cfg.logger.tags),
+            mode="offline" if cfg.logger.offline else "online",
+            config=plain_config,
+            settings=wandb.Settings(console="off", silent=True),
+        )
+    except (wandb.errors.Error, wandb.errors.CommError) as error:
+        raise UserError(
+            f"W&B refused the run ({str(error).splitlines()[0]}): log in with `wandb login`, or use logger.offline=true."
+        ) from error
+    return WandbLogger(save_dir=folder, experiment=run)
+
+
+def close(logger: Any) -> None:
+    """Ends the W&B run, and W&B's process with it, so that the next run of a multirun starts afresh."""
+    if logger:
+        import wandb
+
+        logger.experiment.finish()
+        wandb.teardown()

@@ -1,0 +1,80 @@
+"""What a finished training says and leaves: figures, sounds, pictures, and the table it prints."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from revox_lightning.commands.show import multiply_adds, real_time_factor
+from revox_lightning.data.module import PairData
+from revox_lightning.metrics import EffectMetrics
+from revox_lightning.models.fir import FIR
+from revox_lightning.report import plots, references, table
+from revox_lightning.report.listening import Listening
+from revox_lightning.report.references import Reference
+from revox_lightning.runs import RunFolder
+from revox_lightning.system import System, score
+
+
+def report(
+    cfg: DictConfig, folder: RunFolder, data: PairData, system: System, filters: dict[str, FIR], logger: Any
+) -> dict[str, Any]:
+    """Scores the best weights on validation and test, writes audio, plots and metrics.json, and prints the table."""
+    net = system.net.cpu().eval()
+    listening = Listening(data, "test", folder.path / "audio", cfg.report.audio_seconds)
+    val = score(net, data.chunks("val"), EffectMetrics(data.sample_rate_hz))
+    test = score(net, data.chunks("test"), EffectMetrics(data.sample_rate_hz), listening)
+    rivals = references.references(data, filters)
+    metrics: dict[str, Any] = {f"val/{k}": v for k, v in val.items()} | test_metrics(test, rivals, data)
+    metrics |= {
+        "name": cfg.name,
+        "task": cfg.task,
+        "parameters": sum(p.numel() for p in net.parameters() if p.requires_grad),
+        "multiply_adds_per_sample": multiply_adds(net),
+        "real_time_factor": real_time_factor(net, data.sample_rate_hz),
+        "audio_seconds_trained": system.audio_seconds_trained,
+        "train_seconds": system.train_seconds,
+    }
+    folder.write_json("metrics.json", metrics)
+    drawn: list[Path] = []
+    for i, paths in enumerate(listening.written, 1):
+        drawn += plots.draw(paths, folder.path / "plots", f"{i:02d}")
+    rows = as_rows(cfg.name, test, rivals, metrics.get("test/esr_floor"))
+    if logger:
+        from revox_lightning.report.wandb_log import log_result
+
+        logged = {k: v for k, v in metrics.items() if isinstance(v, (int, float))}
+        log_result(logger.experiment, logged, rows, listening.written, drawn)
+    print_rows(f"{cfg.name} on the test split ({data.seconds('test'):.0f} s)", rows)
+    print(table.verdict(test["esr"], rivals[1].metrics["esr"], rivals[1].label))
+    print(f"Listen: {folder.path / 'audio'}   pictures: {folder.path / 'plots'}   figures: {folder.path / 'metrics.json'}")
+    return metrics
+
+
+def test_metrics(test: dict[str, float], rivals: list[Reference], data: PairData) -> dict[str, float]:
+    """The ``test/`` part of metrics.json: the model's own figures, its rivals' and the floor."""
+    metrics = {f"test/{k}": v for k, v in test.items()}
+    for rival in rivals:
+        metrics[f"test/esr_{rival.name}"] = rival.metrics["esr"]
+        metrics[f"test/esr_{rival.name}_gain_aligned"] = rival.metrics["esr_gain_aligned"]
+    floor = references.esr_floor(data)
+    return metrics if floor is None else metrics | {"test/esr_floor": floor}
+
+
+def as_rows(name: str, test: dict[str, float], rivals: list[Reference], floor: float | None) -> list[dict[str, Any]]:
+    """One row for the model, each rival, and the machine's hiss where it is known."""
+    rows = [{"row": name} | test] + [{"row": rival.label} | rival.metrics for rival in rivals]
+    return rows if floor is None else [*rows, {"row": "floor: the machine's own hiss", "esr": floor}]
+
+
+def print_rows(title: str, rows: list[dict[str, Any]]) -> None:
+    """The result table."""
+    columns = ["", "ESR", "ESR dB", "gain-aligned", "pre-emph.", "MAE", "MRSTFT", "LUFS err dB", "level err dB", "centroid err Hz"]
+    names = ["esr", None, "esr_gain_aligned", "esr_preemphasis", "mae", "mrstft", "lufs_error_db", "rms_error_db"]
+    cells = []
+    for row in rows:
+        values = [table.number(row.get(n), 5) if n else table.decibels(row.get("esr")) for n in names]
+        cells.append([str(row["row"]), *values, table.number(row.get("spectral_centroid_error_hz"), 1)])
+    table.show(title, columns, cells)

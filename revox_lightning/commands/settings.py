@@ -1,0 +1,109 @@
+"""Reads and checks configs: where conf/ lies, values of the wrong type, earlier runs' configs with changes."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+from revox_lightning.errors import UserError
+
+_PACKAGED = Path(__file__).resolve().parents[1] / "conf"
+# A source checkout keeps conf/ beside the package; the wheel carries it inside.
+CONF = _PACKAGED if _PACKAGED.is_dir() else Path(__file__).resolve().parents[2] / "conf"
+
+
+def composed(overrides: list[str], config_dir: str | None = None) -> DictConfig:
+    """The root config with overrides, outside of a ``hydra.main`` application."""
+    more = [f"hydra.searchpath=[file://{Path(config_dir).resolve()}]"] if config_dir else []
+    if GlobalHydra.instance().is_initialized():
+        return compose("train", overrides + more)
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose("train", overrides + more)
+
+
+def groups_only(overrides: list[str]) -> list[str]:
+    """Those overrides that choose a file of a config group."""
+    names = {path.name for path in CONF.iterdir() if path.is_dir()}
+    return [text for text in overrides if text.lstrip("+~").split("=", 1)[0].split("@")[0] in names]
+
+
+def check_types(cfg: DictConfig, overrides: list[str]) -> None:
+    """Raises UserError where an override gives a number, switch or text where the config's own value is another kind."""
+    reference = compose("train", groups_only(overrides)) if GlobalHydra.instance().is_initialized() else None
+    for text in overrides:
+        name, equals, _ = text.lstrip("+~").partition("=")
+        if not equals or text in groups_only(overrides) or name.startswith("hydra"):
+            continue
+        given = OmegaConf.select(cfg, name)
+        usual = OmegaConf.select(reference, name) if reference is not None else None
+        problem = _mismatch(given, usual)
+        if problem:
+            raise UserError(f"{name}={given!r}: expected {problem}, such as {name}={_written(usual)}.")
+
+
+def _mismatch(given: Any, usual: Any) -> str | None:
+    if usual is None or given is None:
+        return None
+    number = (int, float)
+    if isinstance(usual, bool):
+        return None if isinstance(given, bool) else "true or false"
+    if isinstance(usual, int):
+        fits = isinstance(given, int) and not isinstance(given, bool)
+        return None if fits else "a whole number"
+    if isinstance(usual, float):
+        return None if isinstance(given, number) and not isinstance(given, bool) else "a number"
+    if isinstance(usual, ListConfig):
+        return None if isinstance(given, ListConfig) else "a list"
+    if isinstance(usual, DictConfig):
+        return None if isinstance(given, DictConfig) else "a group of options"
+    return None
+
+
+def _written(value: Any) -> str:
+    return str(OmegaConf.to_container(value)) if OmegaConf.is_config(value) else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def changed(cfg: DictConfig, overrides: list[str]) -> DictConfig:
+    """An earlier run's config with ``name=value`` changes; raises UserError for names it does not have."""
+    for text in overrides:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise UserError(f"{text!r}: write options as name=value.")
+        if OmegaConf.select(cfg, name, default="?") == "?":
+            known = difflib.get_close_matches(name, _names(cfg), 1)
+            raise UserError(f"there is no option {name} in this run" + (f": did you mean {known[0]}?" if known else "."))
+        usual = OmegaConf.select(cfg, name)
+        OmegaConf.update(cfg, name, OmegaConf.from_dotlist([f"v={value}"]).v)
+        problem = _mismatch(OmegaConf.select(cfg, name), usual)
+        if problem:
+            raise UserError(f"{text}: expected {problem}, such as {name}={_written(usual)}.")
+    return cfg
+
+
+def _names(cfg: DictConfig, prefix: str = "") -> list[str]:
+    names = []
+    for key, value in cfg.items():
+        names.append(f"{prefix}{key}")
+        if isinstance(value, DictConfig):
+            names += _names(value, f"{prefix}{key}.")
+    return names
+
+
+def arguments(argv: list[str], known: set[str]) -> tuple[dict[str, str], list[str], list[str]]:
+    """Splits a command line into known ``name=value``, other ``name=value`` and positional words."""
+    named: dict[str, str] = {}
+    others, words = [], []
+    for text in argv:
+        name, equals, value = text.partition("=")
+        if not equals or "/" in name or "." in name and not name.replace(".", "").replace("_", "").isalnum():
+            words.append(text)
+        elif name in known:
+            named[name] = value
+        else:
+            others.append(text)
+    return named, others, words

@@ -1,0 +1,49 @@
+"""``python train.py show=true``: the network and what it costs, without training."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+from torch import nn
+
+from revox_lightning.commands import assemble
+from revox_lightning.stream import stream
+
+
+def show(cfg: DictConfig) -> dict[str, Any]:
+    """Prints the layers, parameters, receptive field, multiply-adds per sample and the measured real-time factor."""
+    data = assemble.build_data(cfg)
+    net = assemble.build_net(cfg).eval()
+    rate_hz = data.sample_rate_hz
+    field = net.receptive_field
+    parameters = sum(p.numel() for p in net.parameters() if p.requires_grad)
+    print(net)
+    print(f"parameters             {parameters:,}")
+    print("receptive field        " + ("recurrent" if field is None else f"{field} samples ({1000 * field / rate_hz:.1f} ms)"))
+    print(f"latency                {net.latency_samples} samples")
+    print(f"multiply-adds/sample   {multiply_adds(net):,}")
+    factor = real_time_factor(net, rate_hz)
+    print(f"real-time factor       {factor:.1f} x (this machine, {torch.get_num_threads()} threads, blocks of 4,096)")
+    return {"name": cfg.name, "task": cfg.task, "parameters": parameters, "real_time_factor": factor}
+
+
+def multiply_adds(net: nn.Module) -> int:
+    """Multiply-adds for one sample of all channels."""
+    return int(net.multiply_adds_per_sample)
+
+
+def real_time_factor(net: nn.Module, sample_rate_hz: float, seconds: float = 2.0) -> float:
+    """Seconds of audio rendered per second, in blocks of 4,096 samples (median of three)."""
+    x = torch.randn(1, net.channels, int(seconds * sample_rate_hz)) * 0.1
+    controls = torch.full((1, net.controls), 0.5)
+    speeds = []
+    with torch.inference_mode():
+        stream(net, x[..., :8192], controls, block_samples=4096)
+        for _ in range(3):
+            started = time.perf_counter()
+            stream(net, x, controls, block_samples=4096)
+            speeds.append(x.shape[-1] / sample_rate_hz / (time.perf_counter() - started))
+    return sorted(speeds)[1]

@@ -1,0 +1,88 @@
+"""Looks at every file once before training: what would spoil a night of it is said now."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import math
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from revox_lightning import audio
+from revox_lightning.data.takes import Take
+from revox_lightning.errors import UserError
+
+log = logging.getLogger(__name__)
+
+_FULL_SCALE = 0.9999
+_SILENCE = 1e-6
+_BLOCK = 1 << 20
+_CLIPPED_RUN = 4  # consecutive samples at full scale; programme that only touches it has shorter runs
+
+
+@dataclasses.dataclass
+class Level:
+    """Peak and mean square of a file or of several."""
+
+    peak: float = 0.0
+    energy: float = 0.0
+    samples: int = 0
+    clipped_runs: int = 0
+
+    def add(self, x: Tensor) -> None:
+        self.peak = max(self.peak, float(x.abs().max())) if x.numel() else self.peak
+        self.energy += float(x.double().square().sum())
+        self.samples += x.numel()
+        hot = (x.abs() >= _FULL_SCALE).float().unsqueeze(1)  # (channel, 1, time)
+        if hot.shape[-1] >= _CLIPPED_RUN and hot.any():
+            runs = -torch.nn.functional.max_pool1d(-hot, _CLIPPED_RUN, 1)
+            self.clipped_runs += int((runs.diff(dim=-1) > 0).sum() + runs[..., 0].sum())
+
+    @property
+    def peak_dbfs(self) -> float:
+        return 20 * math.log10(max(self.peak, 1e-10))
+
+    @property
+    def rms_dbfs(self) -> float:
+        return 10 * math.log10(max(self.energy / max(self.samples, 1), 1e-20))
+
+
+def level(path: Path, start: int, stop: int) -> Level:
+    """Level of a stretch of a file, read block by block; raises UserError at samples that are not finite."""
+    result = Level()
+    for position in range(max(start, 0), stop, _BLOCK):
+        result.add(audio.read(path, position, min(_BLOCK, stop - position)))
+    return result
+
+
+def check(takes: list[Take]) -> Level:
+    """Reads every take once; returns the level of the dry training material.
+
+    Raises UserError for silent targets, silent inputs and samples that are not finite; warns of clipping.
+    """
+    training, clipped = Level(), dict[Path, int]()
+    for take in takes:
+        dry = level(take.dry, take.start - take.lead, take.stop)
+        wet = level(take.wet, take.start - take.lead + take.delay, take.stop + take.delay)
+        for path, found in ((take.dry, dry), (take.wet, wet)):
+            if found.peak < _SILENCE:
+                raise UserError(
+                    f"{path} is silent in its {take.split} part (samples {take.start} to {take.stop}): there is nothing "
+                    "to learn from or to score; check the cabling, or cut that part off."
+                )
+            clipped[path] = clipped.get(path, 0) + found.clipped_runs
+        if take.split == "train":
+            training.peak = max(training.peak, dry.peak)
+            training.energy += dry.energy
+            training.samples += dry.samples
+    for path, runs in clipped.items():
+        if runs:
+            log.warning(
+                "%s is clipped in %d places: the net would learn the clipping of the converter; record it again with "
+                "less gain if you can.",
+                path,
+                runs,
+            )
+    return training

@@ -1,0 +1,155 @@
+"""Pairs of recordings: two paths, a folder, or a manifest."""
+
+from __future__ import annotations
+
+import csv
+import logging
+from pathlib import Path
+
+from revox_lightning import audio
+from revox_lightning.data.takes import SPLITS, Take
+from revox_lightning.errors import UserError
+
+log = logging.getLogger(__name__)
+
+_SUFFIXES = {".wav", ".flac", ".aif", ".aiff", ".ogg", ".w64", ".rf64"}
+_COLUMNS = {"dry", "wet", "split", "start_seconds", "end_seconds", "delay_samples"}
+_LENGTHS_MAY_DIFFER_SECONDS = 0.05  # less than this is trimmed without a word
+
+
+class Recordings:
+    """Finds the pairs of a recording session.
+
+    - ``dry=PATH wet=PATH``: one pair of files;
+    - ``root=FOLDER``: all pairs below it, named ``*-input.* / *-target.*`` or ``*.input.* / *.target.*``, or of one
+      name in the folders ``dry/`` and ``wet/``; a folder ``train``, ``val`` or ``test`` on the way names the split;
+    - ``manifest=FILE.csv``: columns dry and wet (paths relative to the manifest), and if wanted split, start_seconds,
+      end_seconds, delay_samples; every other column is a knob (a number).
+
+    ``delay_samples`` is how many samples the wet files are late by (constant; a manifest's own column wins).
+    """
+
+    def __init__(
+        self,
+        root: str | None = None,
+        dry: str | None = None,
+        wet: str | None = None,
+        manifest: str | None = None,
+        delay_samples: int = 0,
+        zero_vu_dbfs: float | None = None,
+    ) -> None:
+        given = [name for name, value in (("root", root), ("dry", dry), ("manifest", manifest)) if value is not None]
+        if len(given) != 1 or (dry is None) != (wet is None):
+            raise UserError(
+                "data=recordings needs to know where they are: give data.root=FOLDER, or data.dry=FILE and "
+                "data.wet=FILE, or data.manifest=FILE.csv (exactly one of the three)."
+            )
+        self.knobs: tuple[str, ...] = ()
+        self.zero_vu_dbfs = zero_vu_dbfs
+        if manifest is not None:
+            self._found = self._manifest(Path(manifest).expanduser(), delay_samples)
+        elif root is not None:
+            self._found = [_pair(d, w, split, delay_samples) for d, w, split in _folder(Path(root).expanduser())]
+        else:
+            self._found = [_pair(Path(str(dry)).expanduser(), Path(str(wet)).expanduser(), None, delay_samples)]
+
+    def takes(self) -> list[Take]:
+        """All takes found, in a fixed order."""
+        return list(self._found)
+
+    def floor_energy(self, split: str) -> None:
+        """The hiss of a real machine is not known."""
+
+    def _manifest(self, path: Path, delay_samples: int) -> list[Take]:
+        if not path.is_file():
+            raise UserError(f"data.manifest={path}: there is no such file.")
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            table = csv.DictReader(file)
+            columns = list(table.fieldnames or [])
+            rows = list(table)
+        if not {"dry", "wet"} <= set(columns) or not rows:
+            raise UserError(f"{path}: a manifest needs the columns dry and wet and at least one row below them.")
+        self.knobs = tuple(name for name in columns if name not in _COLUMNS)
+        return [self._row(row, f"{path}, line {i}", path.parent, delay_samples) for i, row in enumerate(rows, 2)]
+
+    def _row(self, row: dict[str, str], place: str, folder: Path, delay_samples: int) -> Take:
+        def number(name: str) -> float | None:
+            text = (row.get(name) or "").strip()
+            try:
+                return float(text) if text else None
+            except ValueError:
+                raise UserError(f"{place}: {name} is {text!r} and should be a number.") from None
+
+        split = (row.get("split") or "").strip() or None
+        if split is not None and split not in SPLITS:
+            raise UserError(f"{place}: split is {split!r}; write train, val or test, or leave it empty.")
+        knobs = tuple(number(name) for name in self.knobs)
+        if None in knobs:
+            raise UserError(f"{place}: the knob {self.knobs[knobs.index(None)]} has no value.")
+        delay = number("delay_samples")
+        take = _pair(folder / row["dry"], folder / row["wet"], split, delay_samples if delay is None else round(delay))
+        rate_hz = audio.info(take.dry).sample_rate_hz
+        start_seconds, end_seconds = number("start_seconds"), number("end_seconds")
+        start = take.start if start_seconds is None else round(start_seconds * rate_hz)
+        stop = take.stop if end_seconds is None else round(end_seconds * rate_hz)
+        if not take.start <= start < stop <= take.stop:
+            raise UserError(
+                f"{place}: start_seconds to end_seconds is samples {start} to {stop}, outside of what the pair holds "
+                f"({take.start} to {take.stop})."
+            )
+        return Take(
+            take.name, take.dry, take.wet, start, stop, start - take.start, take.delay, tuple(map(float, knobs)), split  # type: ignore[arg-type]
+        )
+
+
+def _pair(dry: Path, wet: Path, split: str | None, delay: int) -> Take:
+    """One pair over its whole common length; raises UserError where the two cannot belong together."""
+    a, b = audio.info(dry), audio.info(wet)
+    if a.sample_rate_hz != b.sample_rate_hz:
+        raise UserError(
+            f"{dry} has {a.sample_rate_hz} Hz and {wet} has {b.sample_rate_hz} Hz: a pair needs one rate; export both "
+            "at the same rate."
+        )
+    if a.channels != b.channels:
+        raise UserError(
+            f"{dry} has {a.channels} channels and {wet} has {b.channels}: a pair needs the same number; export both "
+            "mono or both stereo."
+        )
+    start, stop = max(0, -delay), min(a.frames, b.frames - delay)
+    if stop <= start:
+        raise UserError(f"{dry} and {wet} do not overlap once the delay of {delay} samples is taken out: check the delay.")
+    if abs(a.frames + delay - b.frames) > _LENGTHS_MAY_DIFFER_SECONDS * a.sample_rate_hz:
+        log.warning(
+            "%s has %d samples and %s %d: only the common %d are used.", dry, a.frames, wet, b.frames, stop - start
+        )
+    return Take(dry.stem, dry, wet, start, stop, delay=delay, split=split)
+
+
+def _folder(root: Path) -> list[tuple[Path, Path, str | None]]:
+    """All (dry, wet, split) below a folder."""
+    if not root.is_dir():
+        raise UserError(f"data.root={root}: there is no such folder.")
+    files = sorted(path for path in root.rglob("*") if path.suffix.lower() in _SUFFIXES)
+    wet_of = {path: path for path in files}
+    pairs = []
+    for dry in files:
+        candidates = []
+        for mark, other in (("-input", "-target"), (".input", ".target"), ("_input", "_target")):
+            if dry.stem.endswith(mark):
+                candidates.append(dry.with_name(dry.stem[: -len(mark)] + other + dry.suffix))
+            elif f"{mark}." in dry.name:
+                candidates.append(dry.with_name(dry.name.replace(f"{mark}.", f"{other}.", 1)))
+        if dry.parent.name == "dry":
+            candidates.append(dry.parent.parent / "wet" / dry.name)
+        wet = next((c for c in candidates if c in wet_of), None)
+        if wet is None and candidates:
+            raise UserError(f"{dry} has no partner: expected {candidates[0]} beside it.")
+        if wet is not None:
+            split = next((part for part in reversed(dry.relative_to(root).parts) if part in SPLITS), None)
+            pairs.append((dry, wet, split))
+    if not pairs:
+        raise UserError(
+            f"data.root={root} holds no pairs: name them NAME-input.wav and NAME-target.wav, or NAME.input.wav and "
+            "NAME.target.wav, or put files of one name into the folders dry/ and wet/."
+        )
+    return pairs

@@ -1,0 +1,136 @@
+"""What a data source hands over: takes, i.e. stretches of aligned dry and wet files, and how they are split."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from revox_lightning import audio
+from revox_lightning.errors import UserError
+
+SPLITS = ("train", "val", "test")
+CHANNELS = ("left", "right", "mix", "each")
+
+
+@dataclasses.dataclass(frozen=True)
+class Take:
+    """A contiguous stretch of one pair of files; all positions are samples of the dry file.
+
+    Samples ``start`` to ``stop`` are learned from or scored; the ``lead`` samples before ``start`` belong to no
+    split and serve as history only. Dry sample ``n`` corresponds to wet sample ``n + delay``.
+    """
+
+    name: str
+    dry: Path
+    wet: Path
+    start: int
+    stop: int
+    lead: int = 0
+    delay: int = 0
+    controls: tuple[float, ...] = ()
+    split: str | None = None
+
+    @property
+    def frames(self) -> int:
+        return self.stop - self.start
+
+
+class Reader:
+    """Reads stretches of files; files are kept in memory as long as all of them fit into ``memory_mb``."""
+
+    def __init__(self, channels: str = "each", memory_mb: float = 1024.0) -> None:
+        if channels not in CHANNELS:
+            raise UserError(f"data.channels={channels}: choose one of {', '.join(CHANNELS)}.")
+        self.channels = channels
+        self._room = memory_mb * 1e6
+        self._kept: dict[Path, Tensor] = {}
+
+    def __call__(self, path: Path, start: int, frames: int) -> Tensor:
+        """Samples ``start`` to ``start + frames`` as ``(channel, time)``; zeros where the file has none."""
+        if path not in self._kept:
+            info = audio.info(path)
+            if info.channels * info.frames * 4 > self._room:
+                first, last = max(start, 0), min(start + frames, info.frames)
+                piece = audio.read(path, first, max(last - first, 0))
+                return self._pad(self._pick(piece, path), first - start, frames)
+            self._room -= info.channels * info.frames * 4
+            self._kept[path] = self._pick(audio.read(path), path)
+        whole = self._kept[path]
+        first, last = max(start, 0), min(start + frames, whole.shape[-1])
+        return self._pad(whole[:, first : max(last, first)], first - start, frames)
+
+    def pair(self, take: Take, start: int, frames: int) -> tuple[Tensor, Tensor]:
+        """Dry and wet of a take from dry sample ``start`` on, each ``(channel, frames)``."""
+        return self(take.dry, start, frames), self(take.wet, start + take.delay, frames)
+
+    def _pick(self, x: Tensor, path: Path) -> Tensor:
+        if self.channels == "each":
+            return x
+        if self.channels == "mix":
+            return x.mean(0, keepdim=True)
+        index = CHANNELS.index(self.channels)
+        if index >= x.shape[0]:
+            raise UserError(f"{path} is mono and has no right channel: use data.channels=left or mix.")
+        return x[index : index + 1].contiguous()
+
+    @staticmethod
+    def _pad(x: Tensor, before: int, frames: int) -> Tensor:
+        if x.shape[-1] == frames:
+            return x
+        return torch.nn.functional.pad(x, (before, frames - before - x.shape[-1]))
+
+
+def split(takes: list[Take], by: str, fractions: tuple[float, float, float], gap: int, shortest: int) -> list[Take]:
+    """Give every take without one a split, by ``time`` or by ``file``; takes that name their split keep it.
+
+    By time each take becomes train | gap | val | gap | test, contiguous and in this order, where the gap holds at
+    least the receptive field, so that no sample of one split is part of the history of another. ``fractions`` are
+    the shares of the three. Raises UserError where a part would be shorter than ``shortest`` samples.
+    """
+    total = sum(fractions)
+    if min(fractions) < 0 or total <= 0:
+        raise UserError(f"data.fractions={list(fractions)}: give three shares of 0 or more, such as [0.8, 0.1, 0.1].")
+    open_takes = [take for take in takes if take.split is None]
+    done = [take for take in takes if take.split is not None]
+    if by == "file":
+        done += _by_file(open_takes, fractions)
+    elif by == "time":
+        for take in open_takes:
+            done += _by_time(take, [share / total for share in fractions], gap, shortest)
+    else:
+        raise UserError(f"data.split_by={by}: choose time or file.")
+    for name in SPLITS:
+        if not any(take.split == name for take in done):
+            hint = "name one in the manifest, or let data.split_by=time cut the files"
+            raise UserError(f"the data has no {name} part: {hint}.")
+    return sorted(done, key=lambda take: (str(take.dry), take.start))
+
+
+def _by_file(takes: list[Take], fractions: tuple[float, float, float]) -> list[Take]:
+    if 0 < len(takes) < sum(share > 0 for share in fractions):
+        raise UserError(f"data.split_by=file needs at least three pairs and found {len(takes)}: use data.split_by=time.")
+    takes = sorted(takes, key=lambda take: str(take.dry))
+    held_out = [max(1, round(len(takes) * share / sum(fractions))) if share > 0 else 0 for share in fractions[1:]]
+    edges = [len(takes) - sum(held_out), len(takes) - held_out[1]]
+    names = ["train" if i < edges[0] else "val" if i < edges[1] else "test" for i in range(len(takes))]
+    return [dataclasses.replace(take, split=name) for take, name in zip(takes, names, strict=True)]
+
+
+def _by_time(take: Take, shares: list[float], gap: int, shortest: int) -> list[Take]:
+    used = [(name, share) for name, share in zip(SPLITS, shares, strict=True) if share > 0]
+    usable = take.frames - gap * (len(used) - 1)
+    parts, start = [], take.start
+    for name, share in used:
+        frames = int(usable * share)
+        if frames < shortest:
+            raise UserError(
+                f"{take.dry} is too short to split: its {name} part would have {max(frames, 0)} samples, and at least "
+                f"{shortest} are needed (beside gaps of {gap}); record more, or give it a split of its own in a manifest."
+            )
+        lead = take.lead if start == take.start else gap
+        parts.append(dataclasses.replace(take, start=start, stop=start + frames, lead=lead, split=name))
+        start += frames + gap
+    return parts

@@ -1,0 +1,66 @@
+"""Wright, Damskägg & Välimäki, "Real-time black-box modelling with recurrent neural networks", DAFx 2019."""
+
+from torch import Tensor, nn
+
+from revox_lightning.errors import UserError
+from revox_lightning.models.knobs import with_knobs
+
+UNITS = {"lstm": nn.LSTM, "gru": nn.GRU}
+
+
+class Recurrent(nn.Module):
+    """An LSTM or GRU with a linear read-out and a skip connection: y[n] = W h[n] + b + x[n].
+
+    Knobs are concatenated to the input at each sample. `rec` and `lin` are named as in the published weight files.
+    Raises UserError for an unknown unit.
+
+    >>> import torch
+    >>> y, (h, c) = Recurrent("lstm", hidden=32)(torch.zeros(4, 1, 100))
+    >>> y.shape, h.shape
+    (torch.Size([4, 1, 100]), torch.Size([1, 4, 32]))
+    """
+
+    receptive_field = None
+    latency_samples = 0
+
+    def __init__(
+        self,
+        unit: str = "lstm",
+        hidden: int = 32,
+        layers: int = 1,
+        skip: bool = True,
+        channels: int = 1,
+        controls: int = 0,
+        side_channels: int = 0,
+    ) -> None:
+        super().__init__()
+        if unit not in UNITS:
+            raise UserError(f"unknown recurrent unit {unit!r}: choose one of {', '.join(UNITS)}")
+        self.unit, self.skip = unit, skip
+        self.channels, self.controls, self.side_channels = channels, controls, side_channels
+        self.rec = UNITS[unit](channels + side_channels + controls, hidden, layers)
+        self.lin = nn.Linear(hidden, channels)
+
+    def forward(
+        self, x: Tensor, controls: Tensor | None = None, state: tuple[Tensor, ...] | None = None
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """x (batch, channels + side_channels, time) -> y (batch, channels, time) and the state (h, c) or (h,)."""
+        u = with_knobs(x, controls, self.controls).permute(2, 0, 1)  # (time, batch, inputs)
+        if self.unit == "gru":
+            h, last = self.rec(u, None if state is None else state[0])
+            carried = (last,)
+        else:
+            h, carried = self.rec(u, state)
+        y = self.lin(h).permute(1, 2, 0)  # (batch, channels, time)
+        if self.skip:
+            y = y + x[:, : self.channels]
+        return y, carried
+
+    @property
+    def output_layer(self) -> nn.Linear:
+        return self.lin
+
+    @property
+    def multiply_adds_per_sample(self) -> int:
+        """Weights times signals; each matrix is used once a sample."""
+        return sum(weight.numel() for weight in self.parameters() if weight.ndim == 2)

@@ -1,0 +1,131 @@
+"""Steinmetz & Reiss, "Efficient neural networks for real-time modeling of analog dynamic range compression", 2022."""
+
+import torch
+from torch import Tensor, nn
+
+from revox_lightning.errors import UserError
+from revox_lightning.models.history import prepend
+from revox_lightning.models.knobs import knob_signals
+
+# blocks, growth, kernel of the published nets, named by their receptive field in ms at 44.1 kHz
+SIZES = {100: (4, 10, 5), 300: (4, 10, 13), 1000: (5, 10, 5)}
+CONDITION_WIDTH = 32
+
+
+class FiLM(nn.Module):
+    """Feature-wise linear modulation after batch norm: y = g(c) BN(x) + b(c)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm1d(width, affine=False)
+        self.adaptor = nn.Linear(CONDITION_WIDTH, 2 * width)
+
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        """x (batch, width, time), condition (batch, 1 or time, 32)."""
+        gain, bias = self.adaptor(condition).transpose(1, 2).chunk(2, dim=1)  # each (batch, width, 1 or time)
+        return gain * self.norm(x) + bias
+
+
+class Block(nn.Module):
+    """Dilated convolution, FiLM or batch norm, PReLU, plus a residual 1x1 path."""
+
+    def __init__(self, inputs: int, width: int, kernel: int, dilation: int, late_samples: int, film: bool) -> None:
+        super().__init__()
+        self.past_samples, self.late_samples = (kernel - 1) * dilation, late_samples
+        self.conv = nn.Conv1d(inputs, width, kernel, dilation=dilation, bias=False)
+        self.norm = FiLM(width) if film else nn.BatchNorm1d(width)
+        self.activation = nn.PReLU(width)
+        self.residual = nn.Conv1d(inputs, width, 1, groups=inputs, bias=False)
+
+    def forward(self, x: Tensor, condition: Tensor | None, history: Tensor | None) -> tuple[Tensor, Tensor]:
+        """x (batch, inputs, time), history (batch, inputs, past_samples) -> (batch, width, time), history."""
+        window, history = prepend(x, self.past_samples, history)
+        z = self.conv(window)  # (batch, width, time)
+        z = self.norm(z) if condition is None else self.norm(z, condition)
+        start = self.past_samples - self.late_samples
+        return self.activation(z) + self.residual(window[..., start : start + x.shape[-1]]), history
+
+
+class TCN(nn.Module):
+    """Temporal convolutional network with dilations growth**n (n modulo 10), `width` channels and a tanh output.
+
+    With knobs, an MLP (knobs-16-32-32) feeds a FiLM in each block; without, batch norm has its own gain and bias.
+    `paper_exact` takes the authors' crop of the residual path, whose stop is one sample early: each block's residual
+    is late by one sample, and their target likewise, so the net looks one sample ahead (`latency_samples` 1).
+    Raises UserError when `width` is no multiple of the number of inputs or `kernel` is below 2.
+
+    >>> y, state = TCN(controls=2).eval()(torch.zeros(4, 1, 100), torch.zeros(4, 2))
+    >>> y.shape, len(state), state[0].shape
+    (torch.Size([4, 1, 100]), 4, torch.Size([4, 1, 12]))
+    """
+
+    def __init__(
+        self,
+        blocks: int = 4,
+        growth: int = 10,
+        kernel: int = 13,
+        width: int = 32,
+        channels: int = 1,
+        controls: int = 0,
+        side_channels: int = 0,
+        paper_exact: bool = False,
+    ) -> None:
+        super().__init__()
+        inputs = channels + side_channels
+        if width % inputs:
+            raise UserError(f"the TCN's width {width} is not a multiple of its {inputs} inputs: change model.width")
+        if kernel < 2:
+            raise UserError(f"the TCN's kernel is {kernel}; it needs at least 2 taps: change model.kernel")
+        self.channels, self.controls, self.side_channels = channels, controls, side_channels
+        self.latency_samples = int(paper_exact)
+        dilations = [growth ** (n % 10) for n in range(blocks)]
+        self.receptive_field = 1 + (kernel - 1) * sum(dilations)
+        self.conditioning = None if controls == 0 else condition_mlp(controls)
+        self.blocks = nn.ModuleList(
+            Block(width if n else inputs, width, kernel, dilation, self.latency_samples, film=controls > 0)
+            for n, dilation in enumerate(dilations)
+        )
+        self.output = nn.Conv1d(width, channels, 1)
+
+    def forward(
+        self, x: Tensor, controls: Tensor | None = None, state: tuple[Tensor, ...] | None = None
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """x (batch, channels + side_channels, time) -> y (batch, channels, time), last inputs of each block."""
+        knobs = knob_signals(controls, self.controls, x.shape[-1])
+        condition = None
+        if self.conditioning is not None and knobs is not None:
+            condition = self.conditioning(knobs.transpose(1, 2))  # (batch, 1 or time, 32)
+        carried = []
+        for block, history in zip(self.blocks, state or [None] * len(self.blocks), strict=True):
+            x, history = block(x, condition, history)
+            carried.append(history)
+        return torch.tanh(self.output(x)), tuple(carried)
+
+    @property
+    def output_layer(self) -> nn.Conv1d:
+        return self.output
+
+    @property
+    def multiply_adds_per_sample(self) -> int:
+        """Weights of the convolutions; knobs that stand still cost nothing per sample."""
+        return sum(layer.weight.numel() for layer in self.modules() if isinstance(layer, nn.Conv1d))
+
+
+def condition_mlp(knobs: int) -> nn.Sequential:
+    """Knobs (..., knobs) -> condition (..., 32)."""
+    layers: list[nn.Module] = []
+    for inputs, outputs in ((knobs, 16), (16, 32), (32, CONDITION_WIDTH)):
+        layers += [nn.Linear(inputs, outputs), nn.ReLU()]
+    return nn.Sequential(*layers)
+
+
+def tcn(size: int = 300, **others) -> TCN:
+    """The published nets by the length of their memory in ms: 100, 300 or 1000. Raises UserError for another size.
+
+    >>> tcn(300).receptive_field
+    13333
+    """
+    if size not in SIZES:
+        raise UserError(f"unknown TCN size {size!r}: choose one of {', '.join(map(str, SIZES))}")
+    blocks, growth, kernel = SIZES[size]
+    return TCN(**{"blocks": blocks, "growth": growth, "kernel": kernel, **others})

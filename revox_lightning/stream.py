@@ -1,0 +1,79 @@
+"""Audio through a model block by block: any length in constant memory, with the same samples as one call."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from revox_lightning.errors import UserError
+from revox_lightning.models.contract import Net
+from revox_lightning.models.history import delay
+
+
+def detach(state: Any) -> Any:
+    """The same state (None, tensor or nested tuple of tensors) cut off from the graph that computed it.
+
+    >>> detach((torch.ones(2, requires_grad=True), None))[0].requires_grad
+    False
+    """
+    if isinstance(state, tuple):
+        return tuple(detach(part) for part in state)
+    return state if state is None else state.detach()
+
+
+def stream(
+    net: Net, x: Tensor, controls: Tensor | None = None, state: Any = None, block_samples: int = 65536
+) -> tuple[Tensor, Any]:
+    """`net(x, controls, state)` in blocks of at most `block_samples`; the same y and state.
+
+    x (batch, channels, time) -> y (batch, channels, time). Raises UserError for an empty signal or block.
+    """
+    if block_samples < 1 or x.shape[-1] < 1:
+        raise UserError(f"cannot stream {x.shape[-1]} samples in blocks of {block_samples}: both must be at least 1")
+    moving = controls is not None and controls.ndim == 3 and controls.shape[-1] == x.shape[-1]
+    blocks = []
+    for start in range(0, x.shape[-1], block_samples):
+        now = slice(start, start + block_samples)
+        y, state = net(x[..., now], controls[..., now] if moving and controls is not None else controls, state)
+        blocks.append(y)
+    return torch.cat(blocks, dim=-1), state
+
+
+class Player:
+    """Plays takes chunk by chunk and hands back estimate and target aligned in time.
+
+    A net with a latency estimates the wet signal of `latency_samples` ago, so the target is delayed by as much and
+    the first `latency_samples` of each take, which estimate what lies before it, are dropped. The last
+    `latency_samples` of the wet signal are estimated only if that much more dry signal (silence will do) is played.
+    The caller sets the net's eval mode.
+    """
+
+    def __init__(self, net: Net) -> None:
+        self.net = net
+        self._reset()
+
+    def _reset(self) -> None:
+        self._state, self._late_wet = None, None
+        self._to_drop = self.net.latency_samples
+
+    @torch.no_grad()
+    def step(
+        self, dry: Tensor, wet: Tensor | None, controls: Tensor | None = None, first: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
+        """Play the next chunk of a take; `first` starts a new one.
+
+        dry, wet (batch, channels, time), or wet None. Returns the pair (y_hat, y), y None where wet is, both
+        (batch, channels, time or fewer): a chunk within the latency at the start of a take gives an empty pair.
+        Raises UserError when dry and wet differ in length.
+        """
+        if wet is not None and wet.shape[-1] != dry.shape[-1]:
+            raise UserError(f"dry has {dry.shape[-1]} samples and wet {wet.shape[-1]}: cut both to the same length")
+        if first:
+            self._reset()
+        y_hat, self._state = self.net(dry, controls, self._state)
+        dropped = min(self._to_drop, dry.shape[-1])
+        self._to_drop -= dropped
+        if wet is None:
+            return y_hat[..., dropped:], None
+        y, self._late_wet = delay(wet, self.net.latency_samples, self._late_wet)
+        return y_hat[..., dropped:], y[..., dropped:]

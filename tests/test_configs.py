@@ -1,0 +1,64 @@
+"""Every yaml composes, builds and is reachable by name; sweeps name options that exist."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from omegaconf import OmegaConf
+
+from revox_lightning.commands import assemble, settings
+from revox_lightning.errors import UserError
+
+ROOT = Path(__file__).parents[1]
+GROUPS = {folder.name: sorted(p.stem for p in folder.glob("*.yaml")) for folder in settings.CONF.iterdir() if folder.is_dir()}
+MODELS = GROUPS["model"]
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_model_yaml_names_its_task_and_only_what_belongs_to_it(model):
+    content = yaml.safe_load((settings.CONF / "model" / f"{model}.yaml").read_text())
+    allowed = {"defaults", "name", "task", "size", "model", "objective", "optim", "system", "data", "linear_start"}
+    assert set(content) <= allowed
+    cfg = settings.composed([f"model={model}"])
+    assert cfg.name == model and cfg.task in ("effect", "trajectory", "noise", "style")
+
+
+@pytest.mark.parametrize("group,name", [(g, n) for g, names in GROUPS.items() for n in names if g != "model"])
+def test_every_group_file_composes(group, name):
+    assert settings.composed([f"{group}={name}"])
+
+
+def test_targets_stay_in_the_house():
+    for path in settings.CONF.rglob("*.yaml"):
+        for line in path.read_text().splitlines():
+            if "_target_:" in line:
+                assert line.split("_target_:")[1].strip().startswith(("revox_lightning.", "torch.optim.", "pytorch_lightning.")), path
+    with pytest.raises(UserError, match="not allowed"):
+        assemble.build(OmegaConf.create({"_target_": "os.system", "command": "true"}))
+
+
+def test_only_the_hydra_block_speaks_of_hydra():
+    text = (settings.CONF / "train.yaml").read_text()
+    assert "${hydra" not in text[: text.index("\nhydra:")]
+
+
+def test_there_are_few_files():
+    assert len(list(settings.CONF.rglob("*.yaml"))) <= 60
+
+
+def test_the_wheel_would_carry_conf():
+    assert 'conf = "revox_lightning/conf"' in (ROOT / "pyproject.toml").read_text()
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "sweeps").glob("*.yaml")), ids=lambda p: p.name)
+def test_sweeps_name_options_that_exist_and_pass_hydra_overrides(path):
+    sweep = yaml.safe_load(path.read_text())
+    assert sweep["method"] in ("grid", "random", "bayes") and sweep["metric"]["goal"] in ("minimize", "maximize")
+    assert (ROOT / sweep["program"]).is_file()
+    assert sweep["command"] == ["${env}", "${interpreter}", "${program}", "${args_no_hyphens}"]
+    for name, spec in sweep["parameters"].items():
+        for value in spec.get("values", [spec.get("value", spec.get("min"))]):
+            text = str(value).lower() if isinstance(value, bool) else value
+            cfg = settings.composed([f"{name}={text}"])
+            if name not in GROUPS:
+                assert OmegaConf.select(cfg, name) == value
