@@ -62,3 +62,15 @@ def test_sweeps_name_options_that_exist_and_pass_hydra_overrides(path):
             cfg = settings.composed([f"{name}={text}"])
             if name not in GROUPS:
                 assert OmegaConf.select(cfg, name) == value
+
+
+def test_every_model_yaml_has_its_line_of_published_figures():
+    from test_models import PUBLISHED
+
+    lines = {line.name: line for line in PUBLISHED}
+    assert set(MODELS) <= set(lines), f"no line in tests/test_models.py for {sorted(set(MODELS) - set(lines))}"
+    for model in MODELS:
+        cfg = settings.composed([f"model={model}", "model.controls=0", "linear_filter.taps=256"])
+        net = assemble.build_net(cfg)
+        assert sum(p.numel() for p in net.parameters()) == lines[model].parameters
+        assert net.receptive_field == lines[model].receptive_field

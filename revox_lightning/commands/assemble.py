@@ -54,15 +54,21 @@ def _targets(node: Any) -> list[str]:
     return [target for value in node for target in _targets(value)] if isinstance(node, list) else []
 
 
+def build_source(cfg: DictConfig) -> Any:
+    """Where the data comes from; fills in what the net must know of it: the number of knobs."""
+    source = build(cfg.data.source)
+    cfg.knobs = list(source.knobs)
+    if cfg.model.get("controls", 0) is None:
+        cfg.model.controls = len(source.knobs)
+    return source
+
+
 def build_data(cfg: DictConfig, test_only: bool = False) -> PairData:
     """The DataModule; its segment, warm-up and batch are the model's (``system``), its gaps the net's memory.
 
-    Fills in what only the data knows: ``model.controls``, ``audio_channels``, ``knobs``, and the number of samples for
-    ``system.warmup_samples=receptive_field``.
+    Fills in ``audio_channels``, and the number of samples for ``system.warmup_samples=receptive_field``.
     """
-    source = build(cfg.data.source)
-    if cfg.model.get("controls", 0) is None:
-        cfg.model.controls = len(source.knobs)
+    source = build_source(cfg)
     mono = build_mono(cfg)
     looks_back = mono.receptive_field or 0
     if cfg.system.warmup_samples == "receptive_field":
@@ -83,7 +89,7 @@ def build_data(cfg: DictConfig, test_only: bool = False) -> PairData:
         history_samples=max(looks_back, cfg.system.warmup_samples),
         test_only=test_only,
     )
-    cfg.audio_channels, cfg.knobs = data.audio_channels, list(data.knobs)
+    cfg.audio_channels = data.audio_channels
     return data
 
 

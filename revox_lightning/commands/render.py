@@ -63,6 +63,8 @@ def _render_file(
         left = info.frames
 
         def play(x: Tensor) -> Tensor:
+            if not x.shape[-1]:
+                return x
             y, _ = player.step(_batch(gain_in * x, batch_of), None, controls)
             return to_file.push(_unbatch(y, batch_of) * gain_out)
 
@@ -70,6 +72,8 @@ def _render_file(
             nonlocal left
             y = y[:, :left]
             left -= y.shape[-1]
+            if not y.shape[-1]:
+                return
             true_peak.update(y)
             out.write(y)
 
@@ -131,6 +135,8 @@ def _files(source: Path, target: str, name: str) -> list[tuple[Path, Path]]:
         audio.info(source)
         out = source.with_stem(f"{source.stem}_{name}") if target == "-" else Path(target).expanduser()
         out = out / source.name if out.is_dir() else out
+        if out.suffix.lower() != source.suffix.lower():
+            raise UserError(f"{out}: a rendering keeps its input's format, so its name ends in {source.suffix}.")
         if out.resolve() == source.resolve():
             raise UserError(f"{source} would be overwritten by its own rendering: choose another output.")
         return [(source, out)]

@@ -100,7 +100,7 @@ def arguments(argv: list[str], known: set[str]) -> tuple[dict[str, str], list[st
     others, words = [], []
     for text in argv:
         name, equals, value = text.partition("=")
-        if not equals or "/" in name or "." in name and not name.replace(".", "").replace("_", "").isalnum():
+        if not equals or "/" in name or Path(text).exists():
             words.append(text)
         elif name in known:
             named[name] = value

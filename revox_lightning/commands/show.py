@@ -15,9 +15,9 @@ from revox_lightning.stream import stream
 
 def show(cfg: DictConfig) -> dict[str, Any]:
     """Prints the layers, parameters, receptive field, multiply-adds per sample and the measured real-time factor."""
-    data = assemble.build_data(cfg)
+    assemble.build_source(cfg)
     net = assemble.build_net(cfg).eval()
-    rate_hz = data.sample_rate_hz
+    rate_hz = cfg.data.sample_rate_hz
     field = net.receptive_field
     parameters = sum(p.numel() for p in net.parameters() if p.requires_grad)
     print(net)

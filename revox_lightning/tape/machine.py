@@ -34,7 +34,7 @@ class TapeMachine:
     speed_ips: float = 7.5
     equalisation: str = "nab"
     zero_vu_dbfs: float = -18.0
-    record_level_db: float = 4.0
+    record_level_db: float = 6.0
     hiss_db: float = -33.0
     drive: float = 0.5
     width: float = 0.5

@@ -1,0 +1,249 @@
+"""Training from the command line to the run folder, on short recordings."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from revox_lightning import audio
+from revox_lightning.commands import assemble, evaluate, train
+from revox_lightning.commands.exits import guarded
+from revox_lightning.runs import RunFolder
+
+MODELS = sorted(path.stem for path in (Path(__file__).parents[1] / "conf" / "model").glob("*.yaml"))
+SHORT = ["data=recordings", "data.sample_rate_hz=8000", "logger=none", "report.audio_seconds=1", "trainer.accelerator=cpu"]
+TINY = [
+    "trainer.max_epochs=2", "system.batch_size=2", "system.segment_samples=600", "system.hop_samples=300",
+    "system.warmup_samples=100", "linear_filter.taps=64", "linear_filter.lookahead_samples=8", "data.gap_seconds=0.02",
+]  # fmt: skip
+WHOLE = {"tcn": ["size=100", "system.hop_samples=600"], "wavenet": ["system.hop_samples=600"]}
+
+
+@pytest.fixture
+def command(monkeypatch, capsys, tmp_path):
+    """Runs train.py in this process; returns its exit code and what it printed."""
+
+    def run(*words):
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", ["train.py", *map(str, words)])
+        monkeypatch.setattr(train, "_failed", [])
+        with pytest.raises(SystemExit) as ended:
+            train.main()
+        torch.set_num_threads(1)
+        printed = capsys.readouterr()
+        return ended.value.code, printed.out, printed.err
+
+    return run
+
+
+@pytest.fixture
+def recorded(pair):
+    dry, wet = pair(seconds=4)
+    return [*SHORT, *TINY, f"data.dry={dry}", f"data.wet={wet}"]
+
+
+def rows_of(run):
+    return list(csv.DictReader((run / "metrics.csv").read_text().splitlines()))
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_every_model_trains_and_leaves_a_whole_run_folder(model, command, recorded, tmp_path):
+    code, out, err = command(f"model={model}", *recorded, *WHOLE.get(model, []), f"run_dir={tmp_path}/run", "logger=csv")
+    assert code == 0, err
+    run = tmp_path / "run"
+    metrics = json.loads((run / "metrics.json").read_text())
+    for name in ("esr", "esr_dry", "esr_linear", "esr_linear_causal", "esr_gain_aligned", "esr_delay_aligned",
+                 "esr_linear_gain_aligned", "esr_preemphasis", "mae", "mrstft", "lufs_error_db", "rms_error_db",
+                 "spectral_centroid_error_hz", "esr_band_1khz"):  # fmt: skip
+        assert f"test/{name}" in metrics
+    for name in ("val/esr", "parameters", "audio_seconds_trained", "train_seconds", "real_time_factor"):
+        assert metrics[name] > 0
+    assert [row["epoch"] for row in rows_of(run)] == ["0", "1"]
+    assert {p.name.split("_", 3)[-1] for p in (run / "audio").iterdir()}
+    signals = {kind: audio.read(next((run / "audio").glob(f"*_{kind}.wav"))) for kind in ("target", "estimate", "difference")}
+    assert torch.allclose(signals["difference"], signals["target"] - signals["estimate"], atol=3e-7)
+    assert audio.info(next((run / "audio").glob("*_dry.wav"))).subtype == "PCM_24"
+    assert len(list((run / "plots").glob("*.png"))) == 4
+    assert {p.name for p in (run / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt", "linear_filters.ckpt"}
+    assert json.loads((run / "levels.json").read_text())["train_input_peak_dbfs"] < 0
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    assert config["audio_channels"] == 1 and isinstance(config["system"]["warmup_samples"], int)
+    assert "linear filter" in out and "dry signal" in out
+    # The same figure comes out of the folder alone.
+    again = evaluate.evaluate([f"run={run}"])
+    torch.set_grad_enabled(True)
+    assert again["test/esr"] == pytest.approx(metrics["test/esr"], rel=1e-5)
+
+
+def test_a_linear_start_begins_at_the_least_squares_filter(command, recorded, tmp_path):
+    code, _, err = command("model=lstm_linear", *recorded, f"run_dir={tmp_path}/run", "optim.lr=0.0", "trainer.max_epochs=1")
+    assert code == 0, err
+    net, _, _ = assemble.load_run(tmp_path / "run")
+    kept = torch.load(tmp_path / "run" / "checkpoints" / "linear_filters.ckpt", weights_only=True)
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert net.fir.h.abs().max() > 0.01 and set(kept) == {"linear", "linear_causal"}
+    assert metrics["test/esr"] < metrics["test/esr_dry"]
+
+
+def test_stereo_trains_one_net_a_channel_or_one_for_both(command, pair, tmp_path):
+    dry, wet = pair(seconds=4, channels=2)
+    words = [*SHORT, *TINY, f"data.dry={dry}", f"data.wet={wet}", "trainer.max_epochs=1"]
+    for name, change, parameters in (("each", "model=lstm", 2 * 4513), ("joint", "model.channels=2", None)):
+        code, _, err = command("model=lstm", change, *words, f"run_dir={tmp_path}/{name}")
+        assert code == 0, err
+        metrics = json.loads((tmp_path / name / "metrics.json").read_text())
+        assert parameters is None or metrics["parameters"] == parameters
+        assert audio.info(next((tmp_path / name / "audio").glob("*_estimate.wav"))).channels == 2
+
+
+def test_the_virtual_machine_knows_its_floor(command, tmp_path):
+    words = ["data.source.seconds={train: 3, val: 1.5, test: 1.5}", "data.sample_rate_hz=16000", "machine.oversampling=2"]
+    words += [*SHORT[2:], *(word for word in TINY if not word.startswith("data.")), "trainer.max_epochs=1"]
+    code, out, err = command(*words, f"run_dir={tmp_path}/run")
+    assert code == 0, err
+    floor = json.loads((tmp_path / "run" / "metrics.json").read_text())["test/esr_floor"]
+    assert 0 < floor < 0.01 and "floor" in out
+    rendered = list((tmp_path / "outputs" / "cache" / "virtual_revox").glob("*/*.wav"))
+    stamp = rendered[0].stat().st_mtime_ns
+    command(*words, f"run_dir={tmp_path}/run2")
+    assert rendered[0].stat().st_mtime_ns == stamp, "rendered twice"
+
+
+def test_show_prints_the_network_and_writes_nothing(command, recorded, tmp_path):
+    code, out, _ = command("model=tcn", *recorded, "show=true")
+    assert code == 0 and "40,897" in out and "302.3" not in out and "1666.6 ms" in out and "multiply-adds" in out
+    assert not (tmp_path / "outputs").exists()
+
+
+def test_multirun_ends_with_one_table_and_goes_on_past_a_failing_job(command, recorded):
+    code, out, err = command("-m", "model=lstm,gru", *recorded, "trainer.max_epochs=1", "system.segment_samples=600,999999")
+    assert code == 2 and err.count("error:") == 2
+    table = out[out.index("Comparison, task effect") :]
+    assert "model=lstm" in table and "model=gru" in table and "best linear filter" in table and "FAILED" in table
+
+
+@pytest.mark.parametrize(
+    "words,sentence",
+    [
+        (["model=transformer"], "there is no model=transformer: choose one of gru, lstm, lstm_linear, tcn, wavenet."),
+        (["optim.learning_rate=1"], "there is no option optim.learning_rate"),
+        (["optim.lr=fast"], "optim.lr='fast': expected a number"),
+        (["trainer.max_epochs=2.5"], "expected a whole number"),
+        (["linear_start=perhaps"], "expected true or false"),
+        (["model=tcn", "size=7"], "100, 300"),
+        (["data=recordings"], "data.root=FOLDER"),
+        (["data=recordings", "data.root=/nowhere"], "no such folder"),
+        (["monitor=val/beauty"], "monitor=val/beauty is not measured"),
+        (["loss.weights.esr=0"], "weight"),
+        (["trainer.accelerator=abacus"], "abacus"),
+        (["resume=/nowhere"], "no such folder"),
+    ],
+)
+def test_a_wrong_word_gets_one_sentence_and_exit_code_2(words, sentence, command, recorded):
+    where = [] if "data=recordings" in words else recorded
+    code, _, err = command(*where, *words)
+    errors = [line for line in err.splitlines() if line.startswith("error:")]
+    assert code == 2 and len(errors) == 1 and sentence in errors[0], err
+    assert "Traceback" not in err
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_with_the_last_good_checkpoint(command, pair, recorded, tmp_path, monkeypatch):
+    from revox_lightning.losses import Losses
+
+    calls = []
+    total = Losses.total
+
+    def broken(self, terms):
+        calls.append(1)
+        return total(self, terms) * (float("nan") if len(calls) > 200 else 1)
+
+    monkeypatch.setattr(Losses, "total", broken)
+    code, _, err = command("model=lstm", *recorded, "trainer.max_epochs=50", f"run_dir={tmp_path}/run")
+    assert code == 2 and "the loss became nan in epoch" in err
+    weights = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    assert all(w.isfinite().all() for w in weights.values())
+
+
+def test_a_defect_of_ours_is_a_traceback_and_exit_code_1(capsys):
+    def broken():
+        raise ZeroDivisionError("inside")
+
+    assert guarded(broken) == 1
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_unreadable_run_folders_and_foreign_checkpoints(command, recorded, tmp_path, capsys):
+    for name, model in (("a", "model=lstm"), ("b", "model=gru")):
+        assert command(model, *recorded, "trainer.max_epochs=1", f"run_dir={tmp_path}/{name}")[0] == 0
+    a, b = RunFolder(tmp_path / "a"), RunFolder(tmp_path / "b")
+
+    def fails_with(sentence):
+        assert guarded(lambda: assemble.load_run(tmp_path / "a")) == 2
+        err = capsys.readouterr().err
+        assert sentence in err and err.count("\n") == 1, err
+
+    kept = a.best.read_bytes()
+    a.best.write_bytes(b.best.read_bytes())
+    fails_with("the checkpoint of another model")
+    a.best.write_bytes(kept[: len(kept) // 2])
+    fails_with("not a readable checkpoint")
+    a.best.unlink()
+    a.last.unlink()
+    fails_with("does not exist")
+    a.config_path.write_text("model: [")
+    fails_with("cannot be read")
+    a.config_path.unlink()
+    fails_with("no config.yaml")
+
+
+def test_a_full_disk_while_a_checkpoint_is_written_leaves_the_old_one(tmp_path, monkeypatch):
+    from revox_lightning.callbacks import checkpoints
+    from revox_lightning.errors import UserError
+
+    path = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    checkpoints.save_atomically({"x": torch.zeros(3)}, path)
+
+    def full(content, file):
+        file.write(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoints.torch, "save", full)
+    with pytest.raises(UserError, match="No space left"):
+        checkpoints.save_atomically({"x": torch.ones(3)}, path)
+    assert [p.name for p in path.parent.iterdir()] == ["last.ckpt"]
+    assert torch.load(path, weights_only=True)["x"].sum() == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["lstm", "tcn"])
+def test_a_killed_run_goes_on_as_if_nothing_had_happened(model, pair, tmp_path):
+    dry, wet = pair(seconds=30)
+    words = [*SHORT, *TINY, *WHOLE.get(model, []), "trainer.max_epochs=6", "logger=csv", "system.threads=1"]
+    words += [f"model={model}", f"data.dry={dry}", f"data.wet={wet}"]
+    base = [sys.executable, "-m", "revox_lightning.commands.train"]
+    subprocess.run([*base, *words, f"run_dir={tmp_path}/whole"], check=True, cwd=tmp_path, capture_output=True)
+    killed = tmp_path / "killed"
+    process = subprocess.Popen([*base, *words, f"run_dir={killed}"], cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+    for line in process.stdout:
+        if line.startswith("epoch   3/"):
+            time.sleep(0.3)
+            os.kill(process.pid, signal.SIGKILL)
+            break
+    assert process.wait() == -signal.SIGKILL
+    assert not (killed / "metrics.json").exists()
+    subprocess.run([*base, f"resume={killed}"], check=True, cwd=tmp_path, capture_output=True)
+    whole, resumed = (json.loads((p / "metrics.json").read_text()) for p in (tmp_path / "whole", killed))
+    for name in whole:
+        if name.startswith(("test/", "val/")) and whole[name] is not None:
+            assert resumed[name] == pytest.approx(whole[name], abs=1e-6, rel=1e-6), name
+    assert resumed["audio_seconds_trained"] == pytest.approx(whole["audio_seconds_trained"])
+    rows = [[row["epoch"] for row in rows_of(p)] for p in (tmp_path / "whole", killed)]
+    assert rows[0] == rows[1] == [str(i) for i in range(6)]
