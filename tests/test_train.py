@@ -231,13 +231,13 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(model, pair, tmp_path):
     base = [sys.executable, "-m", "revox_lightning.commands.train"]
     subprocess.run([*base, *words, f"run_dir={tmp_path}/whole"], check=True, cwd=tmp_path, capture_output=True)
     killed = tmp_path / "killed"
-    process = subprocess.Popen([*base, *words, f"run_dir={killed}"], cwd=tmp_path, stdout=subprocess.PIPE, text=True)
-    for line in process.stdout:
-        if line.startswith("epoch   3/"):
-            time.sleep(0.3)
-            os.kill(process.pid, signal.SIGKILL)
-            break
-    assert process.wait() == -signal.SIGKILL
+    with subprocess.Popen([*base, *words, f"run_dir={killed}"], cwd=tmp_path, stdout=subprocess.PIPE, text=True) as process:
+        for line in process.stdout:
+            if line.startswith("epoch   3/"):
+                time.sleep(0.3)
+                os.kill(process.pid, signal.SIGKILL)
+                break
+    assert process.returncode == -signal.SIGKILL
     assert not (killed / "metrics.json").exists()
     subprocess.run([*base, f"resume={killed}"], check=True, cwd=tmp_path, capture_output=True)
     whole, resumed = (json.loads((p / "metrics.json").read_text()) for p in (tmp_path / "whole", killed))
