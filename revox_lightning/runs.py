@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 import yaml
-from torch import nn
 
 from revox_lightning.errors import UserError
+from revox_lightning.models.contract import Net
 
 
 class RunFolder:
@@ -55,7 +55,9 @@ class RunFolder:
         try:
             content = yaml.safe_load(self.config_path.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise UserError(f"{self.config_path} cannot be read ({_line(error)}): the run's folder is damaged.") from error
+            raise UserError(
+                f"{self.config_path} cannot be read ({_line(error)}): the run's folder is damaged."
+            ) from error
         if not isinstance(content, dict) or "model" not in content:
             raise UserError(f"{self.config_path} is not a run's config: it has no model.")
         return content
@@ -76,7 +78,9 @@ class RunFolder:
                 os.unlink(temporary)
                 raise
         except OSError as error:
-            raise UserError(f"could not write {target} ({_line(error)}): make room or choose another run_dir.") from error
+            raise UserError(
+                f"could not write {target} ({_line(error)}): make room or choose another run_dir."
+            ) from error
 
     def write_json(self, name: str, content: dict[str, Any]) -> None:
         """A flat JSON object; values that are not finite become null."""
@@ -90,9 +94,11 @@ class RunFolder:
         except FileNotFoundError:
             return {}
         except (OSError, ValueError) as error:
-            raise UserError(f"{self.path / name} cannot be read ({_line(error)}): the run's folder is damaged.") from error
+            raise UserError(
+                f"{self.path / name} cannot be read ({_line(error)}): the run's folder is damaged."
+            ) from error
 
-    def load_weights(self, net: nn.Module, checkpoint: Path | None = None) -> None:
+    def load_weights(self, net: Net, checkpoint: Path | None = None) -> None:
         """Loads ``best.ckpt`` (or another checkpoint) into a net built from this run's config.
 
         Raises UserError for a missing or damaged file and for the checkpoint of another model.
@@ -104,7 +110,7 @@ class RunFolder:
             net.load_state_dict(weights)
         except RuntimeError as error:
             raise UserError(
-                f"{path} is the checkpoint of another model than {self.config_path} describes: {_first_mismatch(error)}."
+                f"{path} is the checkpoint of another model than {self.config_path} says: {_first_mismatch(error)}."
             ) from error
 
 
@@ -115,7 +121,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise UserError(f"{path} is not a readable checkpoint ({_line(error)}): it is damaged or of another kind.") from error
+        raise UserError(
+            f"{path} is not a readable checkpoint ({_line(error)}): it is damaged or of another kind."
+        ) from error
     if not isinstance(content, dict) or "state_dict" not in content:
         raise UserError(f"{path} is not a checkpoint of this program: it has no weights (state_dict).")
     return content

@@ -8,10 +8,12 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from revox_lightning.errors import UserError
 from revox_lightning.metrics import EffectMetrics
+from revox_lightning.models.contract import Net
+from revox_lightning.objectives.supervised import Supervised
 from revox_lightning.stream import Player, detach
 
 
@@ -26,12 +28,12 @@ class System(pl.LightningModule):
 
     def __init__(
         self,
-        net: nn.Module,
-        objective: nn.Module,
+        net: Net,
+        objective: Supervised,
         optimizer: Callable[..., torch.optim.Optimizer],
         scheduler: Callable[..., Any] | None = None,
         *,
-        sample_rate_hz: float,
+        sample_rate_hz: int,
         warmup_samples: int,
         hop_samples: int,
         warmup_gradient: bool = False,
@@ -53,7 +55,7 @@ class System(pl.LightningModule):
         self.audio_seconds_trained = self.train_seconds = 0.0
         self._scorer: Scorer | None = None
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> Any:
         optimizer = self._make_optimizer([p for p in self.net.parameters() if p.requires_grad])
         if self._make_scheduler is None:
             return {"optimizer": optimizer}
@@ -86,7 +88,9 @@ class System(pl.LightningModule):
         frames, state, start = batch["dry"].shape[-1], None, 0
         if not self._warmup_gradient and self._warmup:
             with torch.no_grad():
-                _, state = self.net(batch["dry"][..., : self._warmup], _during(batch["controls"], 0, self._warmup), None)
+                _, state = self.net(
+                    batch["dry"][..., : self._warmup], _during(batch["controls"], 0, self._warmup), None
+                )
             start = self._warmup
         for begin in range(self._warmup, frames, self._hop):
             end = min(begin + self._hop, frames)
@@ -103,9 +107,9 @@ class System(pl.LightningModule):
     def _stop(self, total: Tensor, batch_index: int) -> None:
         lr = self.optimizers().param_groups[0]["lr"]  # type: ignore[union-attr]
         raise UserError(
-            f"the loss became {total.item()} in epoch {self.current_epoch}, batch {batch_index}: training stopped before "
-            f"the weights were spoilt; lower optim.lr (now {lr:g}) or system.clip_norm (now {self._clip_norm}), and "
-            "go on from the last checkpoint."
+            f"the loss became {total.item()} in epoch {self.current_epoch}, batch {batch_index}: training stopped "
+            f"before the weights were spoilt; lower optim.lr (now {lr:g}) or system.clip_norm (now {self._clip_norm}), "
+            "and go on from the last checkpoint."
         )
 
     def on_train_epoch_end(self) -> None:
@@ -141,7 +145,7 @@ class System(pl.LightningModule):
 class Scorer:
     """Plays chunks of takes through a net, one after another, and scores them."""
 
-    def __init__(self, net: nn.Module, metrics: EffectMetrics) -> None:
+    def __init__(self, net: Net, metrics: EffectMetrics) -> None:
         self.net, self.metrics = net, metrics
         self._player = Player(net)
         self._skip = 0
@@ -153,6 +157,7 @@ class Scorer:
             self.metrics.start_file()
             self._skip = 0
         y_hat, y = self._player.step(batch["dry"], batch["wet"], batch["controls"], first=meta["first"])
+        assert y is not None
         # History is fed but not scored; a net's latency may carry part of it into the next chunk.
         self._skip += meta["skip"]
         skip = min(self._skip, y.shape[-1])
@@ -165,7 +170,7 @@ class Scorer:
 
 
 def score(
-    net: nn.Module,
+    net: Net,
     chunks: Iterable[dict[str, Any]],
     metrics: EffectMetrics,
     heard: Callable[[Tensor, dict[str, Any]], None] | None = None,

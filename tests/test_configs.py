@@ -10,7 +10,9 @@ from revox_lightning.commands import assemble, settings
 from revox_lightning.errors import UserError
 
 ROOT = Path(__file__).parents[1]
-GROUPS = {folder.name: sorted(p.stem for p in folder.glob("*.yaml")) for folder in settings.CONF.iterdir() if folder.is_dir()}
+GROUPS = {
+    folder.name: sorted(p.stem for p in folder.glob("*.yaml")) for folder in settings.CONF.iterdir() if folder.is_dir()
+}
 MODELS = GROUPS["model"]
 
 
@@ -32,7 +34,11 @@ def test_targets_stay_in_the_house():
     for path in settings.CONF.rglob("*.yaml"):
         for line in path.read_text().splitlines():
             if "_target_:" in line:
-                assert line.split("_target_:")[1].strip().startswith(("revox_lightning.", "torch.optim.", "pytorch_lightning.")), path
+                assert (
+                    line.split("_target_:")[1]
+                    .strip()
+                    .startswith(("revox_lightning.", "torch.optim.", "pytorch_lightning."))
+                ), path
     with pytest.raises(UserError, match="not allowed"):
         assemble.build(OmegaConf.create({"_target_": "os.system", "command": "true"}))
 

@@ -147,7 +147,7 @@ def test_files_beyond_the_memory_are_read_piecewise_and_alike(pair):
 def test_resampling_only_when_asked(tmp_path, pair):
     dry, wet = pair()
     source = Recordings(dry=str(dry), wet=str(wet))
-    with pytest.raises(UserError, match="data.resample=true"):
+    with pytest.raises(UserError, match=r"data\.resample=true"):
         data(source, sample_rate_hz=16000)
     found = data(source, sample_rate_hz=16000, resample=True, cache_dir=str(tmp_path / "cache"))
     assert audio.info(found.takes("train")[0].dry).sample_rate_hz == 16000

@@ -21,8 +21,16 @@ def run(request, tmp_path):
 
 def a_run(tmp_path, model, peak_dbfs=-1.0, **changes):
     """A run folder with random weights, as a training leaves it."""
-    words = [f"model={model}", f"data.sample_rate_hz={RATE}", "model.controls=0", "linear_filter.taps=64", "linear_filter.lookahead_samples=16"]
-    cfg = settings.composed([*words, *(["size=100"] if model == "tcn" else []), *[f"{k}={v}" for k, v in changes.items()]])
+    words = [
+        f"model={model}",
+        f"data.sample_rate_hz={RATE}",
+        "model.controls=0",
+        "linear_filter.taps=64",
+        "linear_filter.lookahead_samples=16",
+    ]
+    cfg = settings.composed(
+        [*words, *(["size=100"] if model == "tcn" else []), *[f"{k}={v}" for k, v in changes.items()]]
+    )
     cfg.system.warmup_samples, cfg.audio_channels, cfg.knobs = 100, changes.get("audio_channels", 1), []
     net = assemble.build_net(cfg)
     torch.manual_seed(1)
@@ -61,14 +69,23 @@ def test_blocks_of_64_and_the_whole_file_agree(run, tmp_path):
     assert torch.allclose(whole, y[0, :, net.latency_samples :], atol=1e-5)
 
 
-@pytest.mark.parametrize("name,subtype", [("a.wav", "PCM_16"), ("a.flac", "PCM_24"), ("a.aiff", "PCM_24"), ("a.wav", "FLOAT"), ("a.ogg", "VORBIS")])
+@pytest.mark.parametrize(
+    "name,subtype",
+    [("a.wav", "PCM_16"), ("a.flac", "PCM_24"), ("a.aiff", "PCM_24"), ("a.wav", "FLOAT"), ("a.ogg", "VORBIS")],
+)
 def test_the_format_is_kept(name, subtype, tmp_path):
     run = a_run(tmp_path, "lstm")
     source = sound(tmp_path / name, channels=2, rate_hz=22050, subtype=subtype)
     (tmp_path / "out").mkdir()
     render.render([f"run={run}", str(source), str(tmp_path / "out")])
     a, b = audio.info(source), audio.info(tmp_path / "out" / name)
-    assert (a.sample_rate_hz, a.channels, a.frames, a.format, a.subtype) == (b.sample_rate_hz, b.channels, b.frames, b.format, b.subtype)
+    assert (a.sample_rate_hz, a.channels, a.frames, a.format, a.subtype) == (
+        b.sample_rate_hz,
+        b.channels,
+        b.frames,
+        b.format,
+        b.subtype,
+    )
 
 
 def test_another_rate_is_converted_there_and_back(tmp_path):
@@ -88,7 +105,9 @@ def test_channels_of_a_file_go_through_the_net_one_by_one(tmp_path):
     audio.write(tmp_path / "right.wav", x[1:], RATE, subtype="FLOAT")
     for name in ("stereo", "right"):
         render.render([f"run={run}", str(tmp_path / f"{name}.wav"), str(tmp_path / f"{name}_out.wav")])
-    assert torch.allclose(audio.read(tmp_path / "stereo_out.wav")[1:], audio.read(tmp_path / "right_out.wav"), atol=1e-6)
+    assert torch.allclose(
+        audio.read(tmp_path / "stereo_out.wav")[1:], audio.read(tmp_path / "right_out.wav"), atol=1e-6
+    )
 
 
 def test_a_stereo_net_renders_stereo_and_mono(tmp_path, caplog):
@@ -159,6 +178,11 @@ def test_an_hour_of_stereo_stays_under_a_gigabyte(tmp_path):
         for _ in range(3600):
             out.write(0.1 * torch.randn(2, RATE))
     code = "import resource,sys;from revox_lightning.commands import render;render.render(sys.argv[1:]);print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
-    done = subprocess.run([sys.executable, "-c", code, f"run={run}", str(tmp_path / "hour.wav"), "-"], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code, f"run={run}", str(tmp_path / "hour.wav"), "-"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert int(done.stdout.split()[-1]) < 1_000_000
     assert audio.info(tmp_path / "hour_lstm.wav").frames == 3600 * RATE

@@ -19,7 +19,13 @@ from revox_lightning.commands.exits import guarded
 from revox_lightning.runs import RunFolder
 
 MODELS = sorted(path.stem for path in (Path(__file__).parents[1] / "conf" / "model").glob("*.yaml"))
-SHORT = ["data=recordings", "data.sample_rate_hz=8000", "logger=none", "report.audio_seconds=1", "trainer.accelerator=cpu"]
+SHORT = [
+    "data=recordings",
+    "data.sample_rate_hz=8000",
+    "logger=none",
+    "report.audio_seconds=1",
+    "trainer.accelerator=cpu",
+]
 TINY = [
     "trainer.max_epochs=2", "system.batch_size=2", "system.segment_samples=600", "system.hop_samples=300",
     "system.warmup_samples=100", "linear_filter.taps=64", "linear_filter.lookahead_samples=8", "data.gap_seconds=0.02",
@@ -56,7 +62,9 @@ def rows_of(run):
 
 @pytest.mark.parametrize("model", MODELS)
 def test_every_model_trains_and_leaves_a_whole_run_folder(model, command, recorded, tmp_path):
-    code, out, err = command(f"model={model}", *recorded, *WHOLE.get(model, []), f"run_dir={tmp_path}/run", "logger=csv")
+    code, out, err = command(
+        f"model={model}", *recorded, *WHOLE.get(model, []), f"run_dir={tmp_path}/run", "logger=csv"
+    )
     assert code == 0, err
     run = tmp_path / "run"
     metrics = json.loads((run / "metrics.json").read_text())
@@ -68,7 +76,9 @@ def test_every_model_trains_and_leaves_a_whole_run_folder(model, command, record
         assert metrics[name] > 0
     assert [row["epoch"] for row in rows_of(run)] == ["0", "1"]
     assert {p.name.split("_", 3)[-1] for p in (run / "audio").iterdir()}
-    signals = {kind: audio.read(next((run / "audio").glob(f"*_{kind}.wav"))) for kind in ("target", "estimate", "difference")}
+    signals = {
+        kind: audio.read(next((run / "audio").glob(f"*_{kind}.wav"))) for kind in ("target", "estimate", "difference")
+    }
     assert torch.allclose(signals["difference"], signals["target"] - signals["estimate"], atol=3e-7)
     assert audio.info(next((run / "audio").glob("*_dry.wav"))).subtype == "PCM_24"
     assert len(list((run / "plots").glob("*.png"))) == 4
@@ -84,7 +94,9 @@ def test_every_model_trains_and_leaves_a_whole_run_folder(model, command, record
 
 
 def test_a_linear_start_begins_at_the_least_squares_filter(command, recorded, tmp_path):
-    code, _, err = command("model=lstm_linear", *recorded, f"run_dir={tmp_path}/run", "optim.lr=0.0", "trainer.max_epochs=1")
+    code, _, err = command(
+        "model=lstm_linear", *recorded, f"run_dir={tmp_path}/run", "optim.lr=0.0", "trainer.max_epochs=1"
+    )
     assert code == 0, err
     net, _, _ = assemble.load_run(tmp_path / "run")
     kept = torch.load(tmp_path / "run" / "checkpoints" / "linear_filters.ckpt", weights_only=True)
@@ -105,7 +117,11 @@ def test_stereo_trains_one_net_a_channel_or_one_for_both(command, pair, tmp_path
 
 
 def test_the_virtual_machine_knows_its_floor(command, tmp_path):
-    words = ["data.source.seconds={train: 3, val: 1.5, test: 1.5}", "data.sample_rate_hz=16000", "machine.oversampling=2"]
+    words = [
+        "data.source.seconds={train: 3, val: 1.5, test: 1.5}",
+        "data.sample_rate_hz=16000",
+        "machine.oversampling=2",
+    ]
     words += [*SHORT[2:], *(word for word in TINY if not word.startswith("data.")), "trainer.max_epochs=1"]
     code, out, err = command(*words, f"run_dir={tmp_path}/run")
     assert code == 0, err
@@ -124,7 +140,9 @@ def test_show_prints_the_network_and_writes_nothing(command, recorded, tmp_path)
 
 
 def test_multirun_ends_with_one_table_and_goes_on_past_a_failing_job(command, recorded):
-    code, out, err = command("-m", "model=lstm,gru", *recorded, "trainer.max_epochs=1", "system.segment_samples=600,999999")
+    code, out, err = command(
+        "-m", "model=lstm,gru", *recorded, "trainer.max_epochs=1", "system.segment_samples=600,999999"
+    )
     assert code == 2 and err.count("error:") == 2
     table = out[out.index("Comparison, task effect") :]
     assert "model=lstm" in table and "model=gru" in table and "best linear filter" in table and "FAILED" in table
@@ -155,7 +173,9 @@ def test_a_wrong_word_gets_one_sentence_and_exit_code_2(words, sentence, command
     assert "Traceback" not in err
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_with_the_last_good_checkpoint(command, pair, recorded, tmp_path, monkeypatch):
+def test_a_loss_that_is_not_finite_stops_the_run_with_the_last_good_checkpoint(
+    command, pair, recorded, tmp_path, monkeypatch
+):
     from revox_lightning.losses import Losses
 
     calls = []
@@ -231,7 +251,9 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(model, pair, tmp_path):
     base = [sys.executable, "-m", "revox_lightning.commands.train"]
     subprocess.run([*base, *words, f"run_dir={tmp_path}/whole"], check=True, cwd=tmp_path, capture_output=True)
     killed = tmp_path / "killed"
-    with subprocess.Popen([*base, *words, f"run_dir={killed}"], cwd=tmp_path, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        [*base, *words, f"run_dir={killed}"], cwd=tmp_path, stdout=subprocess.PIPE, text=True
+    ) as process:
         for line in process.stdout:
             if line.startswith("epoch   3/"):
                 time.sleep(0.3)

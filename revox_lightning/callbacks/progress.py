@@ -25,10 +25,12 @@ class EpochLines(pl.Callback):
                 TextColumn("epoch {task.fields[epoch]}"), BarColumn(), TextColumn("{task.completed}/{task.total}"),
                 TimeRemainingColumn(), transient=True,
             )  # fmt: skip
-            self._task = self._bar.add_task("", total=int(trainer.num_training_batches), epoch=trainer.current_epoch + 1)
+            self._task = self._bar.add_task(
+                "", total=int(trainer.num_training_batches), epoch=trainer.current_epoch + 1
+            )
             self._bar.start()
 
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
+    def on_train_batch_end(self, *_: Any, **__: Any) -> None:
         if self._bar is not None:
             self._bar.advance(self._task)
 
@@ -40,9 +42,10 @@ class EpochLines(pl.Callback):
         value = metrics.get(self._monitor, float("nan"))
         mark = " *" if value < self._best else ""
         self._best = min(self._best, value)
+        loss, lr = metrics.get("train/loss", float("nan")), trainer.optimizers[0].param_groups[0]["lr"]
         print(
-            f"epoch {trainer.current_epoch + 1:3d}/{trainer.max_epochs}  loss {metrics.get('train/loss', float('nan')):.5f}  "
-            f"{self._monitor} {value:.5f}{mark}  lr {trainer.optimizers[0].param_groups[0]['lr']:.1e}  "
+            f"epoch {trainer.current_epoch + 1:3d}/{trainer.max_epochs}  loss {loss:.5f}  "
+            f"{self._monitor} {value:.5f}{mark}  lr {lr:.1e}  "
             f"{time.monotonic() - self._started:.1f} s",
             flush=True,
         )

@@ -8,14 +8,14 @@ from typing import Any
 import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
-from pytorch_lightning.utilities.exceptions import MisconfigurationException
-from torch import nn
 
 from revox_lightning.data.module import PairData
 from revox_lightning.dsp.least_squares import Correlations
 from revox_lightning.errors import UserError
 from revox_lightning.losses import Losses
+from revox_lightning.models.contract import Net
 from revox_lightning.models.each_channel import EachChannel
 from revox_lightning.models.fir import FIR
 from revox_lightning.models.linear_start import LinearStart
@@ -25,7 +25,6 @@ from revox_lightning.system import System
 _ALLOWED = ("revox_lightning.", "torch.optim.", "pytorch_lightning.")
 # The data group's own conveniences, which its source reads; the DataModule itself takes the rest.
 _SOURCE_KEYS = {"root", "dry", "wet", "manifest", "delay_samples", "zero_vu_dbfs"}
-LONGEST_FILTER = 8192
 
 
 def build(node: DictConfig, **more: Any) -> Any:
@@ -73,7 +72,9 @@ def build_data(cfg: DictConfig, test_only: bool = False) -> PairData:
     looks_back = mono.receptive_field or 0
     if cfg.system.warmup_samples == "receptive_field":
         if not looks_back:
-            raise UserError("system.warmup_samples=receptive_field: a recurrent net has none; give a number of samples.")
+            raise UserError(
+                "system.warmup_samples=receptive_field: a recurrent net has none; give a number of samples."
+            )
         cfg.system.warmup_samples = looks_back - 1
     if cfg.linear_start:
         # The filter's history fills up during the warm-up, too.
@@ -93,17 +94,19 @@ def build_data(cfg: DictConfig, test_only: bool = False) -> PairData:
     return data
 
 
-def build_mono(cfg: DictConfig) -> nn.Module:
+def build_mono(cfg: DictConfig) -> Net:
     """The net for one signal (or, with ``model.channels=2``, for both channels jointly)."""
     if not cfg.linear_start:
         return build(cfg.model)
     channels = cfg.model.get("channels", 1)
     changes = {"side_channels": channels} | ({"skip": False} if "skip" in cfg.model else {})
     filter_ = cfg.linear_filter
-    return LinearStart(build(cfg.model, **changes), FIR(filter_.taps, filter_.lookahead_samples, channels, filter_.trainable))
+    return LinearStart(
+        build(cfg.model, **changes), FIR(filter_.taps, filter_.lookahead_samples, channels, filter_.trainable)
+    )
 
 
-def build_net(cfg: DictConfig) -> nn.Module:
+def build_net(cfg: DictConfig) -> Net:
     """The net of a run, reproducibly initialised from ``seed``: one for each channel where the data has several."""
     torch.manual_seed(cfg.seed)
     channels = cfg.get("audio_channels") or 1
@@ -115,7 +118,7 @@ def build_net(cfg: DictConfig) -> nn.Module:
     return EachChannel([build_mono(cfg) for _ in range(channels)])
 
 
-def fit_linear_start(net: nn.Module, correlations: list[Correlations]) -> None:
+def fit_linear_start(net: Net, correlations: list[Correlations]) -> None:
     """Puts the least-squares filter of the training split into every ``LinearStart`` of a net."""
     starts = [module for module in net.modules() if isinstance(module, LinearStart)]
     solved = []
@@ -130,7 +133,7 @@ def fit_linear_start(net: nn.Module, correlations: list[Correlations]) -> None:
             start.fir.load(h[None])
 
 
-def build_system(cfg: DictConfig, net: nn.Module) -> System:
+def build_system(cfg: DictConfig, net: Net) -> System:
     """The LightningModule around a net."""
     losses = Losses(**OmegaConf.to_container(cfg.loss, resolve=True), sample_rate_hz=cfg.data.sample_rate_hz)  # type: ignore[arg-type]
     settings = cfg.system
@@ -148,8 +151,8 @@ def build_system(cfg: DictConfig, net: nn.Module) -> System:
     )
 
 
-def load_run(path: str | Path) -> tuple[nn.Module, DictConfig, RunFolder]:
-    """A trained net with its best weights, its config and its folder: ``net, cfg, folder = load_run("outputs/...")``."""
+def load_run(path: str | Path) -> tuple[Net, DictConfig, RunFolder]:
+    """A trained net with its best weights, its config and its folder: ``net, cfg, folder = load_run(path)``."""
     folder = RunFolder.existing(path)
     cfg = OmegaConf.create(folder.config())
     net = build_net(cfg)

@@ -10,6 +10,13 @@ from omegaconf import DictConfig
 
 from revox_lightning.report import table
 
+_REFERENCES = {
+    "best linear filter": "linear",
+    "causal linear filter": "linear_causal",
+    "dry signal": "dry",
+    "hiss floor": "floor",
+}
+
 
 class ComparisonTable(Callback):
     """Collects what the jobs of a multirun return and prints a table for each task, best model first."""
@@ -38,10 +45,9 @@ def print_comparison(task: str, rows: list[tuple[str, dict[str, Any]]]) -> None:
             table.number(m["test/esr_gain_aligned"], 5), table.number(m["test/mrstft"], 3), f"{m['parameters']:,}",
             f"{m['real_time_factor']:.1f}", f"{m['train_seconds']:.0f}",
         ])  # fmt: skip
-    if done:
+    for label, key in _REFERENCES.items() if done else ():
         first = done[0][1]
-        for label, key in (("best linear filter", "linear"), ("causal linear filter", "linear_causal"), ("dry signal", "dry"), ("hiss floor", "floor")):  # fmt: skip
-            esr = first.get(f"test/esr_{key}")
-            cells.append([label, table.number(esr, 5), table.decibels(esr), table.number(first.get(f"test/esr_{key}_gain_aligned"), 5), "", "", "", ""])  # fmt: skip
+        esr, aligned = first.get(f"test/esr_{key}"), first.get(f"test/esr_{key}_gain_aligned")
+        cells.append([label, table.number(esr, 5), table.decibels(esr), table.number(aligned, 5), *[""] * 4])
     cells += [[f"{o or m['name']}: FAILED, {m['error']}", *[""] * 7] for o, m in rows if "error" in m]
     table.show(f"Comparison, task {task}", columns, cells)

@@ -32,7 +32,9 @@ def doctor(fix: bool) -> None:
     error = torchaudio_error()
     if error is not None and torch.version.cuda is None:
         if not fix:
-            raise UserError(f"torchaudio does not load beside this torch without CUDA ({error}): run `revox doctor --fix`.")
+            raise UserError(
+                f"torchaudio does not load beside this torch without CUDA ({error}): run `revox doctor --fix`."
+            )
         removed = _remove_native_library()
         error = torchaudio_error()
         print(f"removed {removed} native libraries of torchaudio, which need CUDA: it works in pure Python now")

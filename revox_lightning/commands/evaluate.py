@@ -33,8 +33,8 @@ def evaluate(argv: list[str]) -> dict[str, Any]:
     data = assemble.build_data(cfg, test_only=elsewhere)
     if (data.audio_channels, list(data.knobs)) != trained_for:
         raise UserError(
-            f"the run was trained for {trained_for[0]} channel(s) and the knobs {trained_for[1]}; these recordings have "
-            f"{data.audio_channels} and {list(data.knobs)}: choose other recordings, or data.channels=left."
+            f"the run was trained for {trained_for[0]} channel(s) and the knobs {trained_for[1]}; these recordings "
+            f"have {data.audio_channels} and {list(data.knobs)}: choose other recordings, or data.channels=left."
         )
     data.check()
     place = folder.path / "evaluations" / datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
@@ -46,7 +46,10 @@ def evaluate(argv: list[str]) -> dict[str, Any]:
     for i, paths in enumerate(listening.written, 1):
         plots.draw(paths, place / "plots", f"{i:02d}")
     rows = result.as_rows(cfg.name, test, rivals, metrics.get("test/esr_floor"))
-    result.print_rows(f"{folder.path} on {data.seconds('test'):.0f} s of {'other recordings' if elsewhere else 'its test split'}", rows)
+    result.print_rows(
+        f"{folder.path} on {data.seconds('test'):.0f} s of {'other recordings' if elsewhere else 'its test split'}",
+        rows,
+    )
     print(table.verdict(test["esr"], rivals[1].metrics["esr"], rivals[1].label))
     print(f"figures, audio and pictures: {place}")
     return metrics
@@ -57,9 +60,8 @@ def _with_data(cfg: DictConfig, changes: list[str]) -> DictConfig:
     rate_hz = cfg.data.sample_rate_hz
     other = settings.composed([*changes, f"data.sample_rate_hz={rate_hz}"])
     settings.check_types(other, changes)
-    merged = OmegaConf.create(OmegaConf.to_container(cfg))
-    merged.data = OmegaConf.to_container(other.data, resolve=True)
-    return merged
+    cfg.data = OmegaConf.to_container(other.data, resolve=True)
+    return cfg
 
 
 def main() -> None:

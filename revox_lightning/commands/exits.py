@@ -8,7 +8,7 @@ import sys
 import traceback
 from collections.abc import Callable
 
-from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from hydra.errors import HydraException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
 
 from revox_lightning.errors import UserError
@@ -62,37 +62,33 @@ def guarded(command: Callable[[], object]) -> int:
     except Exception as error:
         traceback.print_exc()
         place = getattr(error, "run_folder", None)
-        print("error: this is a defect of revox_lightning" + (f"; the run is in {place}" if place else ""), file=sys.stderr)
+        print(
+            "error: this is a defect of revox_lightning" + (f"; the run is in {place}" if place else ""),
+            file=sys.stderr,
+        )
         return 1
 
 
 def config_sentence(error: Exception) -> str:
     """One sentence for what Hydra or OmegaConf say in several lines.
 
-    >>> config_sentence(MissingConfigException("In 'train': Could not find 'model/x'\\n\\nAvailable options in 'model':\\n\\tgru\\n\\tlstm\\nConfig search path:\\n\\tmain"))
-    "there is no model=x: choose one of gru, lstm."
+    >>> config_sentence(HydraException("Could not find 'model/x'\\nAvailable options in 'model':\\n\\tgru\\n\\tlstm"))
+    'there is no model=x: choose one of gru, lstm.'
     """
     text = str(error)
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
     missing = re.search(r"Could not find '([^']+)/([^'/]+)'", text)
-    if isinstance(error, MissingConfigException) and missing:
-        names: list[str] = []
-        for line in lines[lines.index(next(x for x in lines if x.startswith("Available options"))) + 1 :] if "Available options" in text else []:  # fmt: skip
-            if line.endswith(":"):
-                break
-            names.append(line)
-        known = f": choose one of {', '.join(names)}." if names else "."
+    if missing:
+        listed = re.search(r"Available options in '[^']*':\n((?:\t.*\n?)*)", text)
+        known = f": choose one of {', '.join(listed[1].split())}." if listed else "."
         return f"there is no {missing[1]}={missing[2]}{known}"
-    key = re.search(r"(?:Key '([^']+)' is not in struct|Could not override '([^']+)')", text)
-    if key:
-        # The line of the full key names the place of a misspelt option.
-        full = re.search(r"full_key: (\S+)", text)
-        override = re.search(r"Could not override '([^']+)'", text)
-        name = (override or full or key)[1]
-        return f"there is no option {name}: see conf/ or run with --cfg job for those there are (+{name}=... adds a new one)."
+    # The override as it was typed says more than the last part of the key.
+    unknown = re.search(r"Could not override '([^']+)'", text) or re.search(r"Key '([^']+)' is not in struct", text)
+    if unknown:
+        return f"there is no option {unknown[1]}: --cfg job prints those there are (+{unknown[1]}=... adds a new one)."
     mandatory = re.search(r"Missing mandatory value: (\S+)", text)
     if mandatory:
         return f"{mandatory[1]} has no value: give {mandatory[1]}=... on the command line."
+    first = next((line.strip().rstrip(".") for line in text.splitlines() if line.strip()), type(error).__name__)
     if isinstance(error, OverrideParseException):
-        return f"{lines[0]}: an option is written name=value; quote values with spaces or commas."
-    return (lines[0] if lines else type(error).__name__).rstrip(".") + "."
+        return f"{first}: an option is written name=value; quote values with spaces or commas."
+    return f"{first}."

@@ -45,10 +45,9 @@ def build_logger(cfg: DictConfig, folder: Path, plain_config: dict[str, Any]) ->
             config=plain_config,
             settings=wandb.Settings(console="off", silent=True),
         )
-    except (wandb.errors.Error, wandb.errors.CommError) as error:
-        raise UserError(
-            f"W&B refused the run ({str(error).splitlines()[0]}): log in with `wandb login`, or use logger.offline=true."
-        ) from error
+    except wandb.Error as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"W&B refused the run ({reason}): run `wandb login`, or use logger.offline=true.") from error
     return WandbLogger(save_dir=folder, experiment=run)
 
 

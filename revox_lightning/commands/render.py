@@ -9,12 +9,13 @@ from pathlib import Path
 import torch
 from omegaconf import DictConfig
 from rich.progress import Progress
-from torch import Tensor, nn
+from torch import Tensor
 
 from revox_lightning import audio
 from revox_lightning.commands import assemble, settings
 from revox_lightning.commands.exits import guarded, log
 from revox_lightning.errors import UserError
+from revox_lightning.models.contract import Net
 from revox_lightning.models.each_channel import EachChannel
 from revox_lightning.runs import RunFolder
 from revox_lightning.stream import Player
@@ -42,7 +43,7 @@ def render(argv: list[str]) -> None:
 
 
 def _render_file(
-    net: nn.Module, cfg: DictConfig, folder: RunFolder, source: Path, target: Path,
+    net: Net, cfg: DictConfig, folder: RunFolder, source: Path, target: Path,
     input_db: float, output_db: float, controls: Tensor, block_samples: int,
 ) -> None:  # fmt: skip
     """One file: read, (to the net's rate,) net, (back,) write; says what the listener should know."""
@@ -56,9 +57,11 @@ def _render_file(
     to_file = audio.StreamResampler(model_hz, info.sample_rate_hz, info.channels)
     gain_in, gain_out = 10 ** (input_db / 20), 10 ** (output_db / 20)
     hottest, true_peak = 0.0, audio.TruePeak(info.channels)
-    with audio.writer(target, info.sample_rate_hz, info.channels, info.subtype, info.format) as out, Progress(
-        disable=not sys.stderr.isatty(), transient=True
-    ) as bar, torch.inference_mode():
+    with (
+        audio.writer(target, info.sample_rate_hz, info.channels, info.subtype, info.format) as out,
+        Progress(disable=not sys.stderr.isatty(), transient=True) as bar,
+        torch.inference_mode(),
+    ):
         progress = bar.add_task(source.name, total=info.frames)
         left = info.frames
 
@@ -99,7 +102,8 @@ def _say(
     trained_dbfs = folder.read_json("levels.json").get("train_input_peak_dbfs")
     if trained_dbfs is not None and hottest > 0 and 20 * math.log10(hottest) > trained_dbfs + 0.1:
         log.warning(
-            "%s peaks at %.1f dBFS and the net was trained up to %.1f dBFS: louder parts are a guess; try input_db=%.1f",
+            "%s peaks at %.1f dBFS and the net was trained up to %.1f dBFS: louder parts are a guess; "
+            "try input_db=%.1f",
             source, 20 * math.log10(hottest), trained_dbfs, trained_dbfs - 20 * math.log10(hottest),
         )  # fmt: skip
     if clipped:
@@ -109,7 +113,7 @@ def _say(
         )  # fmt: skip
 
 
-def _for_channels(net: nn.Module, channels: int, source: Path) -> tuple[nn.Module, bool]:
+def _for_channels(net: Net, channels: int, source: Path) -> tuple[Net, bool]:
     """The net that fits a file, and whether the file's channels go through it as a batch."""
     if net.channels == channels:
         return net, False

@@ -49,7 +49,9 @@ def report(
         log_result(logger.experiment, logged, rows, listening.written, drawn)
     print_rows(f"{cfg.name} on the test split ({data.seconds('test'):.0f} s)", rows)
     print(table.verdict(test["esr"], rivals[1].metrics["esr"], rivals[1].label))
-    print(f"Listen: {folder.path / 'audio'}   pictures: {folder.path / 'plots'}   figures: {folder.path / 'metrics.json'}")
+    print(
+        f"Listen: {folder.path / 'audio'}   pictures: {folder.path / 'plots'}   figures: {folder.path / 'metrics.json'}"
+    )
     return metrics
 
 
@@ -71,7 +73,18 @@ def as_rows(name: str, test: dict[str, float], rivals: list[Reference], floor: f
 
 def print_rows(title: str, rows: list[dict[str, Any]]) -> None:
     """The result table."""
-    columns = ["", "ESR", "ESR dB", "gain-aligned", "pre-emph.", "MAE", "MRSTFT", "LUFS err dB", "level err dB", "centroid err Hz"]
+    columns = [
+        "",
+        "ESR",
+        "ESR dB",
+        "gain-aligned",
+        "pre-emph.",
+        "MAE",
+        "MRSTFT",
+        "LUFS err dB",
+        "level err dB",
+        "centroid err Hz",
+    ]
     names = ["esr", None, "esr_gain_aligned", "esr_preemphasis", "mae", "mrstft", "lufs_error_db", "rms_error_db"]
     cells = []
     for row in rows:

@@ -33,7 +33,7 @@ def groups_only(overrides: list[str]) -> list[str]:
 
 
 def check_types(cfg: DictConfig, overrides: list[str]) -> None:
-    """Raises UserError where an override gives a number, switch or text where the config's own value is another kind."""
+    """Raises UserError where an override gives another kind of value than the config has: text for a number, say."""
     reference = compose("train", groups_only(overrides)) if GlobalHydra.instance().is_initialized() else None
     for text in overrides:
         name, equals, _ = text.lstrip("+~").partition("=")
@@ -65,7 +65,13 @@ def _mismatch(given: Any, usual: Any) -> str | None:
 
 
 def _written(value: Any) -> str:
-    return str(OmegaConf.to_container(value)) if OmegaConf.is_config(value) else str(value).lower() if isinstance(value, bool) else str(value)
+    return (
+        str(OmegaConf.to_container(value))
+        if OmegaConf.is_config(value)
+        else str(value).lower()
+        if isinstance(value, bool)
+        else str(value)
+    )
 
 
 def changed(cfg: DictConfig, overrides: list[str]) -> DictConfig:
@@ -76,7 +82,9 @@ def changed(cfg: DictConfig, overrides: list[str]) -> DictConfig:
             raise UserError(f"{text!r}: write options as name=value.")
         if OmegaConf.select(cfg, name, default="?") == "?":
             known = difflib.get_close_matches(name, _names(cfg), 1)
-            raise UserError(f"there is no option {name} in this run" + (f": did you mean {known[0]}?" if known else "."))
+            raise UserError(
+                f"there is no option {name} in this run" + (f": did you mean {known[0]}?" if known else ".")
+            )
         usual = OmegaConf.select(cfg, name)
         OmegaConf.update(cfg, name, OmegaConf.from_dotlist([f"v={value}"]).v)
         problem = _mismatch(OmegaConf.select(cfg, name), usual)

@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 from omegaconf import DictConfig
-from torch import nn
 
 from revox_lightning.commands import assemble
+from revox_lightning.models.contract import Net
 from revox_lightning.stream import stream
 
 
@@ -22,7 +22,10 @@ def show(cfg: DictConfig) -> dict[str, Any]:
     parameters = sum(p.numel() for p in net.parameters() if p.requires_grad)
     print(net)
     print(f"parameters             {parameters:,}")
-    print("receptive field        " + ("recurrent" if field is None else f"{field} samples ({1000 * field / rate_hz:.1f} ms)"))
+    print(
+        "receptive field        "
+        + ("recurrent" if field is None else f"{field} samples ({1000 * field / rate_hz:.1f} ms)")
+    )
     print(f"latency                {net.latency_samples} samples")
     print(f"multiply-adds/sample   {multiply_adds(net):,}")
     factor = real_time_factor(net, rate_hz)
@@ -30,12 +33,12 @@ def show(cfg: DictConfig) -> dict[str, Any]:
     return {"name": cfg.name, "task": cfg.task, "parameters": parameters, "real_time_factor": factor}
 
 
-def multiply_adds(net: nn.Module) -> int:
+def multiply_adds(net: Net) -> int:
     """Multiply-adds for one sample of all channels."""
     return int(net.multiply_adds_per_sample)
 
 
-def real_time_factor(net: nn.Module, sample_rate_hz: float, seconds: float = 2.0) -> float:
+def real_time_factor(net: Net, sample_rate_hz: float, seconds: float = 2.0) -> float:
     """Seconds of audio rendered per second, in blocks of 4,096 samples (median of three)."""
     x = torch.randn(1, net.channels, int(seconds * sample_rate_hz)) * 0.1
     controls = torch.full((1, net.controls), 0.5)

@@ -13,7 +13,7 @@ import pytorch_lightning as pl
 import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
-from torch import nn
+from pytorch_lightning.callbacks import EarlyStopping
 
 from revox_lightning.callbacks.checkpoints import AtomicCheckpointIO, BestAndLast
 from revox_lightning.callbacks.progress import EpochLines
@@ -23,6 +23,7 @@ from revox_lightning.commands.exits import guarded, log, set_up_logging
 from revox_lightning.commands.show import show
 from revox_lightning.data.module import PairData
 from revox_lightning.errors import UserError
+from revox_lightning.models.contract import Net
 from revox_lightning.report import references
 from revox_lightning.runs import RunFolder
 from revox_lightning.system import System
@@ -67,7 +68,7 @@ def _fit(cfg: DictConfig, folder: RunFolder, data: PairData, system: System, log
     if cfg.logger.kind != "none":
         callbacks.append(MetricsCSV(str(folder.path)))
     if cfg.callbacks.early_stopping_patience is not None:
-        callbacks.append(pl.callbacks.EarlyStopping(cfg.monitor, patience=cfg.callbacks.early_stopping_patience))
+        callbacks.append(EarlyStopping(cfg.monitor, patience=cfg.callbacks.early_stopping_patience))
     callbacks.append(BestAndLast(str(folder.path / "checkpoints"), cfg.monitor))
     trainer: pl.Trainer = assemble.build(
         cfg.trainer,
@@ -81,19 +82,27 @@ def _fit(cfg: DictConfig, folder: RunFolder, data: PairData, system: System, log
         enable_model_summary=False,
         log_every_n_steps=1,
     )
-    trainer.fit(system, data, ckpt_path=str(folder.last) if resume and folder.last.exists() else None, weights_only=True)
+    trainer.fit(
+        system, data, ckpt_path=str(folder.last) if resume and folder.last.exists() else None, weights_only=True
+    )
     if trainer.interrupted:
         raise KeyboardInterrupt
 
 
-def count(net: nn.Module) -> int:
+def count(net: Net) -> int:
     """Trainable parameters."""
     return sum(p.numel() for p in net.parameters() if p.requires_grad)
 
 
 def _quieten() -> None:
     """Lightning's advice that does not apply here (data comes from memory; epochs are short on purpose)."""
-    for text in (".*does not have many workers.*", ".*srun.*", ".*litlogger.*", ".*LeafSpec.*", ".*Checkpoint directory.*"):
+    for text in (
+        ".*does not have many workers.*",
+        ".*srun.*",
+        ".*litlogger.*",
+        ".*LeafSpec.*",
+        ".*Checkpoint directory.*",
+    ):
         warnings.filterwarnings("ignore", text)
 
 

@@ -69,8 +69,8 @@ def check(takes: list[Take]) -> Level:
         for path, found in ((take.dry, dry), (take.wet, wet)):
             if found.peak < _SILENCE:
                 raise UserError(
-                    f"{path} is silent in its {take.split} part (samples {take.start} to {take.stop}): there is nothing "
-                    "to learn from or to score; check the cabling, or cut that part off."
+                    f"{path} is silent in its {take.split} part (samples {take.start} to {take.stop}): there is "
+                    "nothing to learn from or to score; check the cabling, or cut that part off."
                 )
             clipped[path] = clipped.get(path, 0) + found.clipped_runs
         if take.split == "train":

@@ -151,7 +151,7 @@ class PairData(pl.LightningDataModule):
         return [take for take in self._takes if take.split == split]
 
     def stretches(self, split: str) -> Iterator[tuple[torch.Tensor, torch.Tensor, int]]:
-        """A split in pieces of up to a minute: dry and wet ``(channel, time)`` and how many leading samples are history."""
+        """A split in pieces of up to a minute: dry, wet ``(channel, time)``, and how many samples of history lead."""
         for take in self.takes(split):
             for start in range(take.start, take.stop, 60 * self.sample_rate_hz):
                 lead = min(start - take.start + take.lead, self._lead)
@@ -255,4 +255,3 @@ def _keep_apart(takes: list[Take], history: int) -> None:
                 )
             if other.stop <= take.start:
                 takes[i] = take = dataclasses.replace(take, lead=min(take.lead, take.start - other.stop))
-

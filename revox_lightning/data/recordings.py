@@ -83,9 +83,12 @@ class Recordings:
         split = (row.get("split") or "").strip() or None
         if split is not None and split not in SPLITS:
             raise UserError(f"{place}: split is {split!r}; write train, val or test, or leave it empty.")
-        knobs = tuple(number(name) for name in self.knobs)
-        if None in knobs:
-            raise UserError(f"{place}: the knob {self.knobs[knobs.index(None)]} has no value.")
+        knobs = []
+        for name in self.knobs:
+            value = number(name)
+            if value is None:
+                raise UserError(f"{place}: the knob {name} has no value.")
+            knobs.append(value)
         delay = number("delay_samples")
         take = _pair(folder / row["dry"], folder / row["wet"], split, delay_samples if delay is None else round(delay))
         rate_hz = audio.info(take.dry).sample_rate_hz
@@ -97,9 +100,8 @@ class Recordings:
                 f"{place}: start_seconds to end_seconds is samples {start} to {stop}, outside of what the pair holds "
                 f"({take.start} to {take.stop})."
             )
-        return Take(
-            take.name, take.dry, take.wet, start, stop, start - take.start, take.delay, tuple(map(float, knobs)), split  # type: ignore[arg-type]
-        )
+        lead = start - take.start
+        return Take(take.name, take.dry, take.wet, start, stop, lead, take.delay, tuple(knobs), split)
 
 
 def _pair(dry: Path, wet: Path, split: str | None, delay: int) -> Take:
@@ -117,7 +119,9 @@ def _pair(dry: Path, wet: Path, split: str | None, delay: int) -> Take:
         )
     start, stop = max(0, -delay), min(a.frames, b.frames - delay)
     if stop <= start:
-        raise UserError(f"{dry} and {wet} do not overlap once the delay of {delay} samples is taken out: check the delay.")
+        raise UserError(
+            f"{dry} and {wet} do not overlap once the delay of {delay} samples is taken out: check the delay."
+        )
     if abs(a.frames + delay - b.frames) > _LENGTHS_MAY_DIFFER_SECONDS * a.sample_rate_hz:
         log.warning(
             "%s has %d samples and %s %d: only the common %d are used.", dry, a.frames, wet, b.frames, stop - start

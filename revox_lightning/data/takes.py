@@ -111,7 +111,9 @@ def split(takes: list[Take], by: str, fractions: tuple[float, float, float], gap
 
 def _by_file(takes: list[Take], fractions: tuple[float, float, float]) -> list[Take]:
     if 0 < len(takes) < sum(share > 0 for share in fractions):
-        raise UserError(f"data.split_by=file needs at least three pairs and found {len(takes)}: use data.split_by=time.")
+        raise UserError(
+            f"data.split_by=file needs at least three pairs and found {len(takes)}: use data.split_by=time."
+        )
     takes = sorted(takes, key=lambda take: str(take.dry))
     held_out = [max(1, round(len(takes) * share / sum(fractions))) if share > 0 else 0 for share in fractions[1:]]
     edges = [len(takes) - sum(held_out), len(takes) - held_out[1]]
@@ -128,7 +130,7 @@ def _by_time(take: Take, shares: list[float], gap: int, shortest: int) -> list[T
         if frames < shortest:
             raise UserError(
                 f"{take.dry} is too short to split: its {name} part would have {max(frames, 0)} samples, and at least "
-                f"{shortest} are needed (beside gaps of {gap}); record more, or give it a split of its own in a manifest."
+                f"{shortest} are needed (beside gaps of {gap}); record more, or give it a split in a manifest."
             )
         lead = take.lead if start == take.start else gap
         parts.append(dataclasses.replace(take, start=start, stop=start + frames, lead=lead, split=name))

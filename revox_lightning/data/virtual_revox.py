@@ -50,7 +50,14 @@ class VirtualRevox:
                 list(pool.map(self._render, missing))
         frames = {split: audio.info(self._path(split, "wet")).frames for split in SPLITS}
         return [
-            Take(f"virtual_revox_{split}", self._path(split, "dry"), self._path(split, "wet"), 0, frames[split], split=split)
+            Take(
+                f"virtual_revox_{split}",
+                self._path(split, "dry"),
+                self._path(split, "wet"),
+                0,
+                frames[split],
+                split=split,
+            )
             for split in SPLITS
         ]
 
@@ -74,6 +81,8 @@ class VirtualRevox:
         return self._folder / f"{split}-{name}.wav"
 
     def _key(self) -> str:
-        code = "".join(inspect.getsource(module) for module in (instruments, performer, machine, hysteresis, equalisation, losses))
+        code = "".join(
+            inspect.getsource(module) for module in (instruments, performer, machine, hysteresis, equalisation, losses)
+        )
         settings = [dataclasses.asdict(self._machine), self._rate_hz, self._seconds, self._seed]
         return hashlib.sha256((json.dumps(settings, sort_keys=True) + code).encode()).hexdigest()[:16]

@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from revox_lightning.losses import Losses
+from revox_lightning.models.contract import Net
 
 
 class Supervised(nn.Module):
@@ -20,7 +21,7 @@ class Supervised(nn.Module):
         super().__init__()
         self.losses = losses
 
-    def forward(self, net: nn.Module, batch: dict[str, Any], state: Any) -> tuple[dict[str, Tensor], Any]:
+    def forward(self, net: Net, batch: dict[str, Any], state: Any) -> tuple[dict[str, Tensor], Any]:
         y_hat, state = net(batch["dry"], batch["controls"], state)
         return self.losses(y_hat[..., -batch["wet"].shape[-1] :], batch["wet"]), state
 

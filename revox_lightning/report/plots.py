@@ -10,6 +10,7 @@ import numpy as np
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import scipy.signal
+from matplotlib.axes import Axes
 
 from revox_lightning import audio
 
@@ -34,7 +35,7 @@ def draw(paths: dict[str, Path], folder: Path, prefix: str) -> list[Path]:
     return drawn
 
 
-def _waveform(ax: plt.Axes, y: np.ndarray, y_hat: np.ndarray, rate_hz: float) -> None:
+def _waveform(ax: Axes, y: np.ndarray, y_hat: np.ndarray, rate_hz: float) -> None:
     """60 ms around the loudest moment."""
     centre, half = int(np.argmax(np.abs(y))), int(0.03 * rate_hz)
     part = slice(max(centre - half, 0), centre + half)
@@ -47,7 +48,7 @@ def _waveform(ax: plt.Axes, y: np.ndarray, y_hat: np.ndarray, rate_hz: float) ->
     ax.grid(alpha=0.3)
 
 
-def _spectra(ax: plt.Axes, x: np.ndarray, y: np.ndarray, y_hat: np.ndarray, rate_hz: float) -> None:
+def _spectra(ax: Axes, x: np.ndarray, y: np.ndarray, y_hat: np.ndarray, rate_hz: float) -> None:
     for label, signal in (("dry", x), ("target", y), ("estimate", y_hat), ("difference", y - y_hat)):
         f_hz, power = scipy.signal.welch(signal, rate_hz, nperseg=min(8192, len(signal)))
         ax.semilogx(f_hz[1:], 10 * np.log10(power[1:] + 1e-20), label=label, lw=1)
@@ -56,16 +57,18 @@ def _spectra(ax: plt.Axes, x: np.ndarray, y: np.ndarray, y_hat: np.ndarray, rate
     ax.grid(alpha=0.3, which="both")
 
 
-def _spectrogram(ax: plt.Axes, e: np.ndarray, y: np.ndarray, rate_hz: float) -> None:
+def _spectrogram(ax: Axes, e: np.ndarray, y: np.ndarray, rate_hz: float) -> None:
     window = min(2048, len(e))
     f_hz, t_s, power = scipy.signal.spectrogram(e, rate_hz, nperseg=window, noverlap=window // 2, scaling="spectrum")
     reference = np.mean(y**2) + 1e-20
-    image = ax.pcolormesh(t_s, f_hz / 1000, 10 * np.log10(power / reference + 1e-14), vmin=-110, vmax=-20, shading="auto")
+    image = ax.pcolormesh(
+        t_s, f_hz / 1000, 10 * np.log10(power / reference + 1e-14), vmin=-110, vmax=-20, shading="auto"
+    )
     plt.colorbar(image, ax=ax, label="dB re target level")
     ax.set(xlabel="time (s)", ylabel="frequency (kHz)", title="Difference (target minus estimate)")
 
 
-def _input_output(ax: plt.Axes, x: np.ndarray, y: np.ndarray, y_hat: np.ndarray) -> None:
+def _input_output(ax: Axes, x: np.ndarray, y: np.ndarray, y_hat: np.ndarray) -> None:
     step = max(len(x) // 30000, 1)
     ax.plot(x[::step], y[::step], ".", ms=1, label="target")
     ax.plot(x[::step], y_hat[::step], ".", ms=1, label="estimate")

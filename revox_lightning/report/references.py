@@ -6,13 +6,13 @@ import dataclasses
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from revox_lightning.callbacks.checkpoints import save_atomically
 from revox_lightning.data.module import PairData
 from revox_lightning.dsp.least_squares import Correlations, best_filter
 from revox_lightning.errors import UserError
 from revox_lightning.metrics import EffectMetrics
+from revox_lightning.models.contract import Net
 from revox_lightning.models.fir import FIR
 from revox_lightning.system import score
 
@@ -23,7 +23,7 @@ class Reference:
 
     name: str
     label: str
-    net: nn.Module
+    net: Net
     metrics: dict[str, float]
 
 

@@ -9,11 +9,15 @@ import wandb
 
 
 def log_result(
-    experiment: Any, metrics: dict[str, Any], rows: list[dict[str, Any]], heard: list[dict[str, Path]], plots: list[Path]
+    experiment: Any,
+    metrics: dict[str, Any],
+    rows: list[dict[str, Any]],
+    heard: list[dict[str, Path]],
+    plots: list[Path],
 ) -> None:
     """Logs metrics (also as summary), a table of test results, every audio file and every picture."""
     columns = sorted({key for row in rows for key in row}, key=lambda key: (key != "row", key))
-    table = wandb.Table(columns=columns, data=[[row.get(key) for key in columns] for row in rows])
+    table = wandb.Table(columns=list(columns), data=[[row.get(key) for key in columns] for row in rows])
     # Files are handed over by path: an array would be cut to 16 bits and clipped.
     sounds = {
         f"audio/{i:02d}_{kind}": wandb.Audio(str(path), caption=path.name)
