@@ -184,6 +184,17 @@ def test_bad_recordings_are_named_in_one_sentence(tmp_path, pair, caplog):
     assert "clipped in" in caplog.text and "only the common" in caplog.text
 
 
+def test_a_late_recording_is_noticed_and_its_delay_named(tmp_path, pair, caplog):
+    logging.getLogger("revox_lightning").propagate = True
+    dry, wet = pair()
+    late = torch.cat([torch.zeros(1, 137), audio.read(wet)], -1)
+    audio.write(tmp_path / "late.wav", late, RATE, subtype="FLOAT")
+    for delay, noticed in ((0, True), (137, False)):
+        caplog.clear()
+        data(Recordings(dry=str(dry), wet=str(tmp_path / "late.wav"), delay_samples=delay)).check()
+        assert ("data.delay_samples=137" in caplog.text) == noticed
+
+
 def test_level_counts_peak_rms_and_clipped_runs():
     level = inspect.Level()
     x = 0.5 * torch.ones(1, 1000)

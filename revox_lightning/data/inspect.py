@@ -12,6 +12,7 @@ from torch import Tensor
 
 from revox_lightning import audio
 from revox_lightning.data.takes import Take
+from revox_lightning.dsp.alignment import delay_samples
 from revox_lightning.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -19,6 +20,8 @@ log = logging.getLogger(__name__)
 _FULL_SCALE = 0.9999
 _SILENCE = 1e-6
 _BLOCK = 1 << 20
+_EARLY_SAMPLES = 1  # rounding
+_LATE_SECONDS = 0.0005  # group delay of a tape machine's equalisers; more is a cable, a converter or a head gap
 _CLIPPED_RUN = 4  # consecutive samples at full scale; programme that only touches it has shorter runs
 
 
@@ -86,3 +89,18 @@ def check(takes: list[Take]) -> Level:
                 runs,
             )
     return training
+
+
+def check_delay(take: Take, dry: Tensor, wet: Tensor, sample_rate_hz: int) -> None:
+    """Warns where the wet signal ``(time,)`` is later than a machine's own filters explain, or comes before the dry."""
+    delay = delay_samples(dry, wet, max_delay=sample_rate_hz)
+    if not -_EARLY_SAMPLES <= delay <= _LATE_SECONDS * sample_rate_hz:
+        log.warning(
+            "%s (%s): the wet signal seems to be %d samples %s; if that is not the machine's doing, set "
+            "data.delay_samples=%d.",
+            take.name,
+            take.split,
+            abs(delay),
+            "late" if delay > 0 else "early",
+            take.delay + delay,
+        )

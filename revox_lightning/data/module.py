@@ -168,7 +168,11 @@ class PairData(pl.LightningDataModule):
 
     def check(self) -> inspect.Level:
         """Reads everything once; the level of the training input. Raises UserError for what cannot be learned from."""
-        return inspect.check(self._takes)
+        level = inspect.check(self._takes)
+        for take in self._takes:
+            dry, wet = self.beginning(take, 20 * self.sample_rate_hz)
+            inspect.check_delay(take, dry[0], wet[0], self.sample_rate_hz)
+        return level
 
     def train_dataloader(self) -> DataLoader:
         epoch = self.trainer.current_epoch if self.trainer is not None else 0
