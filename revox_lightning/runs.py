@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +11,7 @@ import torch
 import yaml
 
 from revox_lightning.errors import UserError
+from revox_lightning.files import write_atomically
 from revox_lightning.models.contract import Net
 
 
@@ -23,15 +22,15 @@ class RunFolder:
         self.path = Path(path)
 
     @classmethod
-    def existing(cls, path: str | Path) -> RunFolder:
-        """A run that was made before; raises UserError where the folder holds none."""
+    def existing(cls, path: str | Path, option: str = "run") -> RunFolder:
+        """A run that was made before, named by ``option``; raises UserError where the folder holds none."""
         folder = cls(Path(path).expanduser())
         if not folder.path.is_dir():
-            raise UserError(f"run={path}: there is no such folder; runs lie in outputs/<name>/<time>/.")
+            raise UserError(f"{option}={path}: there is no such folder; runs lie in outputs/<name>/<time>/.")
         if not folder.config_path.is_file():
             inner = sorted(p.parent for p in folder.path.glob("**/config.yaml"))
-            hint = f"; did you mean run={inner[-1]}?" if inner else "."
-            raise UserError(f"run={path} is not a run's folder: it has no config.yaml{hint}")
+            hint = f"; did you mean {option}={inner[-1]}?" if inner else "."
+            raise UserError(f"{option}={path} is not a run's folder: it has no config.yaml{hint}")
         return folder
 
     @property
@@ -66,17 +65,7 @@ class RunFolder:
         """Writes a file so that it is whole or absent."""
         target = self.path / name
         try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-            try:
-                with os.fdopen(handle, "w", encoding="utf-8") as file:
-                    file.write(text)
-                    file.flush()
-                    os.fsync(file.fileno())
-                os.replace(temporary, target)
-            except BaseException:
-                os.unlink(temporary)
-                raise
+            write_atomically(target, lambda file: file.write(text.encode()))
         except OSError as error:
             raise UserError(
                 f"could not write {target} ({_line(error)}): make room or choose another run_dir."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -56,13 +57,26 @@ class System(pl.LightningModule):
         self._scorer: Scorer | None = None
 
     def configure_optimizers(self) -> Any:
-        optimizer = self._make_optimizer([p for p in self.net.parameters() if p.requires_grad])
+        try:
+            optimizer = self._make_optimizer([p for p in self.net.parameters() if p.requires_grad])
+        except ValueError as error:
+            raise UserError(f"optim: {error}.") from error
         if self._make_scheduler is None:
             return {"optimizer": optimizer}
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self._make_scheduler(optimizer)}}
 
+    def on_train_start(self) -> None:
+        """A run that goes on with another number of epochs goes on along the cosine of that length."""
+        scheduler: Any = self.lr_schedulers()
+        wanted: Any = getattr(self._make_scheduler, "keywords", {}).get("T_max")
+        if wanted is not None and scheduler.T_max != wanted:
+            scheduler.T_max = wanted
+            fall = (1 + math.cos(math.pi * scheduler.last_epoch / wanted)) / 2
+            for group, base in zip(scheduler.optimizer.param_groups, scheduler.base_lrs, strict=True):
+                group["lr"] = scheduler.eta_min + (base - scheduler.eta_min) * fall
+
     def on_train_epoch_start(self) -> None:
-        self._started = time.monotonic()
+        self._mark = time.monotonic()
 
     def training_step(self, batch: dict[str, Any], batch_index: int) -> None:
         optimizer: Any = self.optimizers()
@@ -70,17 +84,18 @@ class System(pl.LightningModule):
         hops = 0
         for terms, total in self._hops(batch):
             if not torch.isfinite(total):
-                self._stop(total, batch_index)
+                self._stop("loss", total)
             optimizer.zero_grad()
             self.manual_backward(total)
-            if self._clip_norm is not None:
-                self.clip_gradients(optimizer, gradient_clip_val=self._clip_norm, gradient_clip_algorithm="norm")
             optimizer.step()
             hops += 1
             for name, value in (terms | {"loss": total}).items():
                 sums[name] = sums.get(name, torch.zeros_like(value)) + value.detach()
         size, _, frames = batch["dry"].shape
         self.audio_seconds_trained += size * (frames - self._warmup) / self.sample_rate_hz
+        now = time.monotonic()
+        self.train_seconds += now - self._mark
+        self._mark = now
         means = {f"train/{name}": value / hops for name, value in sums.items()}
         self.log_dict(means, on_step=False, on_epoch=True, batch_size=size)
 
@@ -104,16 +119,25 @@ class System(pl.LightningModule):
             yield terms, self.objective.total(terms)
             state, start = detach(state), end
 
-    def _stop(self, total: Tensor, batch_index: int) -> None:
-        lr = self.optimizers().param_groups[0]["lr"]  # type: ignore[union-attr]
+    def _stop(self, what: str, value: Tensor) -> None:
+        lr = self.trainer.optimizers[0].param_groups[0]["lr"]
         raise UserError(
-            f"the loss became {total.item()} in epoch {self.current_epoch}, batch {batch_index}: training stopped "
-            f"before the weights were spoilt; lower optim.lr (now {lr:g}) or system.clip_norm (now {self._clip_norm}), "
-            "and go on from the last checkpoint."
+            f"the {what} became {value.item()} in epoch {self.current_epoch}: training stopped before the weights were "
+            f"spoilt; train again with a lower optim.lr (now {lr:g}) or system.clip_norm (now {self._clip_norm})."
         )
 
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Clips here, where mixed precision has taken its loss scale out of the gradients."""
+        if self._clip_norm is None:
+            return
+        norm = torch.nn.utils.clip_grad_norm_(self.net.parameters(), self._clip_norm)
+        if not torch.isfinite(norm) and self.trainer.precision != "16-mixed":  # there the scaler skips such steps
+            self._stop("gradient", norm)
+
     def on_train_epoch_end(self) -> None:
-        self.train_seconds += time.monotonic() - self._started
+        scheduler: Any = self.lr_schedulers()
+        if scheduler is not None and not isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
+            scheduler.step()
 
     def on_validation_epoch_start(self) -> None:
         self._scorer = Scorer(self.net, EffectMetrics(self.sample_rate_hz))
@@ -131,8 +155,6 @@ class System(pl.LightningModule):
         scheduler: Any = self.lr_schedulers()
         if isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
             scheduler.step(results[self._monitor])
-        elif scheduler is not None:
-            scheduler.step()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["counters"] = {"audio_seconds": self.audio_seconds_trained, "train_seconds": self.train_seconds}

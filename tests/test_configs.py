@@ -19,7 +19,7 @@ MODELS = GROUPS["model"]
 @pytest.mark.parametrize("model", MODELS)
 def test_a_model_yaml_names_its_task_and_only_what_belongs_to_it(model):
     content = yaml.safe_load((settings.CONF / "model" / f"{model}.yaml").read_text())
-    allowed = {"defaults", "name", "task", "size", "model", "objective", "optim", "system", "data", "linear_start"}
+    allowed = {"defaults", "name", "task", "size", "model", "objective", "optim", "system", "linear_start"}
     assert set(content) <= allowed
     cfg = settings.composed([f"model={model}"])
     assert cfg.name == model and cfg.task in ("effect", "trajectory", "noise", "style")

@@ -184,6 +184,49 @@ def test_bad_recordings_are_named_in_one_sentence(tmp_path, pair, caplog):
     assert "clipped in" in caplog.text and "only the common" in caplog.text
 
 
+def test_a_dead_channel_and_two_names_of_one_file_are_noticed(tmp_path, pair):
+    dry, wet = pair(channels=2)
+    half = audio.read(wet)
+    half[1] = 0
+    audio.write(tmp_path / "half.wav", half, RATE, subtype="FLOAT")
+    with pytest.raises(UserError, match="one of its channels"):
+        data(Recordings(dry=str(dry), wet=str(tmp_path / "half.wav"))).check()
+    data(Recordings(dry=str(dry), wet=str(tmp_path / "half.wav")), channels="left").check()
+    (tmp_path / "x").mkdir()
+    again = tmp_path / "x" / ".." / "pairs" / dry.name
+    rows = [f"{dry},{wet},train", f"{again},{wet},val", f"{dry},{wet},test"]
+    (tmp_path / "m.csv").write_text("dry,wet,split\n" + "\n".join(rows))
+    with pytest.raises(UserError, match="overlap"):
+        data(Recordings(manifest=str(tmp_path / "m.csv")))
+
+
+@pytest.mark.parametrize(
+    "row,message",
+    [
+        ("a.wav,", "must both name"),
+        ("{dry},{wet},,nan", "start_seconds is 'nan'"),
+        ("{dry},{wet},dev", "write train, val or test"),
+    ],
+)
+def test_bad_rows_of_a_manifest_are_named_by_their_line(row, message, tmp_path, pair):
+    dry, wet = pair()
+    (tmp_path / "m.csv").write_text("dry,wet,split,start_seconds\n" + row.format(dry=dry, wet=wet) + "\n")
+    with pytest.raises(UserError, match=message) as raised:
+        Recordings(manifest=str(tmp_path / "m.csv"))
+    assert "line 2" in str(raised.value)
+
+
+def test_several_wets_of_one_dry_file_are_cut_at_the_same_places(tmp_path, pair):
+    dry, wet = pair(seconds=4)
+    short = tmp_path / "short.wav"
+    audio.write(short, audio.read(wet)[:, : 3 * RATE], RATE, subtype="FLOAT")
+    (tmp_path / "m.csv").write_text(f"dry,wet,drive\n{dry},{wet},0\n{dry},{short},1\n")
+    found = data(Recordings(manifest=str(tmp_path / "m.csv")))
+    for split in ("train", "val", "test"):
+        a, b = found.takes(split)
+        assert (a.start, a.stop) == (b.start, b.stop)
+
+
 def test_a_late_recording_is_noticed_and_its_delay_named(tmp_path, pair, caplog):
     logging.getLogger("revox_lightning").propagate = True
     dry, wet = pair()

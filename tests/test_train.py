@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import os
 import signal
 import subprocess
@@ -12,10 +13,12 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from omegaconf import OmegaConf
 
 from revox_lightning import audio
 from revox_lightning.commands import assemble, evaluate, train
 from revox_lightning.commands.exits import guarded
+from revox_lightning.report import plots
 from revox_lightning.runs import RunFolder
 
 MODELS = sorted(path.stem for path in (Path(__file__).parents[1] / "conf" / "model").glob("*.yaml"))
@@ -54,6 +57,13 @@ def command(monkeypatch, capsys, tmp_path):
 def recorded(pair):
     dry, wet = pair(seconds=4)
     return [*SHORT, *TINY, f"data.dry={dry}", f"data.wet={wet}"]
+
+
+@pytest.fixture(autouse=True)
+def without_pictures(request, monkeypatch):
+    """Drawing takes longer than these trainings: the test of the whole run folder alone does it."""
+    if "whole_run_folder" not in request.node.name:
+        monkeypatch.setattr(plots, "draw", lambda *_: [])
 
 
 def rows_of(run):
@@ -129,7 +139,7 @@ def test_the_virtual_machine_knows_its_floor(command, tmp_path):
     assert 0 < floor < 0.01 and "floor" in out
     rendered = list((tmp_path / "outputs" / "cache" / "virtual_revox").glob("*/*.wav"))
     stamp = rendered[0].stat().st_mtime_ns
-    command(*words, f"run_dir={tmp_path}/run2")
+    assemble.build_data(OmegaConf.create(RunFolder(tmp_path / "run").config()))
     assert rendered[0].stat().st_mtime_ns == stamp, "rendered twice"
 
 
@@ -149,6 +159,101 @@ def test_multirun_ends_with_one_table_and_goes_on_past_a_failing_job(command, re
 
 
 @pytest.mark.parametrize(
+    "words",
+    [
+        ["schedule=plateau", "loss=wright2019", "callbacks.early_stopping_patience=1"],
+        ["schedule=exponential", "loss=mae_mrstft", "trainer=cpu", "trainer.precision=bf16-mixed"],
+        [
+            "schedule=constant",
+            "loss.weights.esr_a_weighting=0.5",
+            "loss.weights.mse=1",
+            "trainer.check_val_every_n_epoch=2",
+        ],
+        ["experiment=wright2019", "trainer.max_epochs=4"],
+        ["model=tcn", "size=100", "model.paper_exact=true", "linear_start=true", "system.hop_samples=600"],
+    ],
+    ids=" ".join,
+)
+def test_other_group_files_train_too(words, command, recorded, tmp_path):
+    words = [*recorded, *words, f"run_dir={tmp_path}/run", "logger=csv"]
+    code, _, err = command(*(["model=lstm"] if "model=tcn" not in words else []), *words)
+    assert code == 0, err
+    rows = rows_of(tmp_path / "run")
+    assert all(float(row["lr"]) > 0 for row in rows) and any(row["val/esr"] for row in rows)
+
+
+def test_a_run_that_lost_its_checkpoints_starts_over_and_one_that_is_done_only_reports(command, recorded, tmp_path):
+    run = tmp_path / "run"
+    assert command("model=lstm_linear", *recorded, f"run_dir={run}", "logger=csv")[0] == 0
+    first = json.loads((run / "metrics.json").read_text())
+    for gone in ((), ("best.ckpt", "last.ckpt")):
+        for name in gone:
+            (run / "checkpoints" / name).unlink()
+        (run / "metrics.json").unlink()
+        assert command(f"resume={run}")[0] == 0
+        assert json.loads((run / "metrics.json").read_text())["test/esr"] == pytest.approx(first["test/esr"], rel=1e-6)
+        assert len(rows_of(run)) == 2
+
+
+def test_more_epochs_go_on_along_the_longer_cosine(command, recorded, tmp_path):
+    run = tmp_path / "run"
+    assert command("model=lstm", *recorded, f"run_dir={run}", "logger=csv", "optim.lr=0.01")[0] == 0
+    assert command(f"resume={run}", "trainer.max_epochs=5")[0] == 0
+    rates = [float(row["lr"]) for row in rows_of(run)]
+    cosine = [0.005 * (1 + math.cos(math.pi * epoch / 5)) for epoch in range(5)]
+    assert rates == pytest.approx([0.01, 0.005, *cosine[2:]], rel=1e-6)
+    code, _, err = command(f"resume={run}", "optim.lr=0.1")
+    assert code == 2 and "cannot change optim.lr" in err
+
+
+def test_an_untrained_linear_start_is_the_first_candidate(command, recorded, tmp_path):
+    run = tmp_path / "run"
+    assert (
+        command(
+            "model=lstm_linear", *recorded, f"run_dir={run}", "optim.lr=1.0", "logger=csv", "system.clip_norm=null"
+        )[0]
+        == 0
+    )
+    net, _, _ = assemble.load_run(run)
+    assert net.net.output_layer.weight.abs().max() == 0, "a ruined net was preferred to the filter it started from"
+
+
+def test_evaluate_on_other_recordings(command, recorded, pair, tmp_path, capsys):
+    run = tmp_path / "run"
+    assert command("model=lstm", *recorded, f"run_dir={run}")[0] == 0
+    dry, wet = pair(name="other", seconds=2, seed=5, folder=tmp_path / "elsewhere")
+    own = evaluate.evaluate([f"run={run}"])["test/esr"]
+    other = evaluate.evaluate([f"run={run}", f"data.dry={dry}", f"data.wet={wet}"])["test/esr"]
+    assert other != own and "2 s of other recordings" in capsys.readouterr().out
+    assert other == evaluate.evaluate([f"run={run}", "data=recordings", f"data.root={dry.parent}"])["test/esr"]
+    for words, sentence in (
+        (["optim.lr=1"], "cannot change optim.lr"),
+        (["data.root=/nowhere"], "no such folder"),
+        ([], "needs a run"),
+    ):
+        assert (
+            guarded(
+                lambda words=words, first=bool(sentence != "needs a run"): evaluate.evaluate(
+                    [f"run={run}"] * first + words
+                )
+            )
+            == 2
+        )
+        assert sentence in capsys.readouterr().err
+
+
+def test_a_full_disk_while_metrics_are_written_is_one_sentence(command, recorded, tmp_path, monkeypatch):
+    from revox_lightning.callbacks import records
+
+    def full(path, write):
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr(records, "write_atomically", full)
+    code, _, err = command("model=lstm", *recorded, f"run_dir={tmp_path}/run", "logger=csv")
+    assert code == 2 and "No space left" in err and "Traceback" not in err
+
+
+@pytest.mark.parametrize(
     "words,sentence",
     [
         (["model=transformer"], "there is no model=transformer: choose one of gru, lstm, lstm_linear, tcn, wavenet."),
@@ -162,11 +267,16 @@ def test_multirun_ends_with_one_table_and_goes_on_past_a_failing_job(command, re
         (["monitor=val/beauty"], "monitor=val/beauty is not measured"),
         (["loss.weights.esr=0"], "weight"),
         (["trainer.accelerator=abacus"], "abacus"),
-        (["resume=/nowhere"], "no such folder"),
+        (["resume=/nowhere"], "resume=/nowhere: there is no such folder"),
+        (["system.batch_size=0"], "system.batch_size=0: give 1 or more"),
+        (["trainer.max_epochs=0"], "give 1 or more"),
+        (["optim.lr=-1.0"], "optim: Invalid learning rate"),
+        (["callbacks.early_stopping_patience=often"], "expected a whole number"),
+        (["-m", "run_dir=here"], "a multirun makes one for each job"),
     ],
 )
 def test_a_wrong_word_gets_one_sentence_and_exit_code_2(words, sentence, command, recorded):
-    where = [] if "data=recordings" in words else recorded
+    where = [] if words[0] in ("data=recordings", "resume=/nowhere") else recorded
     code, _, err = command(*where, *words)
     errors = [line for line in err.splitlines() if line.startswith("error:")]
     assert code == 2 and len(errors) == 1 and sentence in errors[0], err
@@ -243,7 +353,7 @@ def test_a_full_disk_while_a_checkpoint_is_written_leaves_the_old_one(tmp_path, 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("model", ["lstm", "tcn"])
+@pytest.mark.parametrize("model", ["lstm", "lstm_linear", "tcn"])
 def test_a_killed_run_goes_on_as_if_nothing_had_happened(model, pair, tmp_path):
     dry, wet = pair(seconds=30)
     words = [*SHORT, *TINY, *WHOLE.get(model, []), "trainer.max_epochs=6", "logger=csv", "system.threads=1"]

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +12,8 @@ from lightning_fabric.plugins import TorchCheckpointIO
 from pytorch_lightning.callbacks import Checkpoint
 
 from revox_lightning.errors import UserError
+from revox_lightning.files import write_atomically
+from revox_lightning.models.contract import Net
 
 
 def save_atomically(content: Any, path: Path) -> None:
@@ -22,16 +21,8 @@ def save_atomically(content: Any, path: Path) -> None:
 
     Raises UserError where the folder cannot be written or the disk is full.
     """
-    temporary: str | None = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(handle, "wb") as file:
-            torch.save(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        temporary = None
+        write_atomically(path, lambda file: torch.save(content, file))
     except (OSError, RuntimeError) as error:
         # torch reports a full disk as RuntimeError from its zip writer.
         cause = error if isinstance(error, OSError) else error.__cause__ or error.__context__ or error
@@ -39,10 +30,6 @@ def save_atomically(content: Any, path: Path) -> None:
             f"could not write the checkpoint {path} ({cause}): make room or choose another run_dir, then go on with "
             f"resume={path.parent.parent}; what was saved before is untouched."
         ) from error
-    finally:
-        if temporary is not None:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -59,6 +46,12 @@ class BestAndLast(Checkpoint):
         self._folder, self._monitor = Path(folder), monitor
         self.best = math.inf
         self.best_epoch = -1
+
+    def offer(self, net: Net, val: dict[str, float]) -> None:
+        """Takes a net's weights before any training as the best so far; ``val`` are its metrics without ``val/``."""
+        self.best = val.get(self._monitor.removeprefix("val/"), math.inf)
+        weights = {f"net.{name}": weight for name, weight in net.state_dict().items()}
+        save_atomically({"state_dict": weights}, self._folder / "best.ckpt")
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         value = trainer.callback_metrics.get(self._monitor)

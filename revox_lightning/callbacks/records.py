@@ -3,31 +3,29 @@
 from __future__ import annotations
 
 import csv
-import os
+import io
 from pathlib import Path
 
 import pytorch_lightning as pl
+
+from revox_lightning.errors import UserError
+from revox_lightning.files import write_atomically
 
 
 class MetricsCSV(pl.Callback):
     """Writes ``metrics.csv``: epoch, learning rate, seconds, audio seconds, and every train/ and val/ value.
 
-    When a run goes on from a checkpoint, rows of epochs that are trained again are dropped first.
+    When a run goes on from a checkpoint, rows of epochs that are trained again are dropped.
     """
 
     def __init__(self, folder: str) -> None:
         self._path = Path(folder) / "metrics.csv"
-        self._columns: list[str] | None = None
+        self._rows: list[dict] = []
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if not self._path.exists():
-            return
-        with open(self._path, newline="") as file:
-            rows = list(csv.DictReader(file))
-        kept = [row for row in rows if (row["epoch"] or "").isdigit() and int(row["epoch"]) < trainer.current_epoch]
-        self._path.unlink()
-        for row in kept:
-            self._append(row)
+        if self._path.exists():
+            rows = list(csv.DictReader(self._path.read_text().splitlines()))
+            self._rows = [r for r in rows if (r["epoch"] or "").isdigit() and int(r["epoch"]) < trainer.current_epoch]
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         row = {
@@ -36,17 +34,16 @@ class MetricsCSV(pl.Callback):
             "train_seconds": round(pl_module.train_seconds, 3),  # type: ignore[arg-type]
             "audio_seconds_trained": round(pl_module.audio_seconds_trained, 3),  # type: ignore[arg-type]
         }
-        row |= {name: f"{float(value):.9g}" for name, value in sorted(trainer.callback_metrics.items())}
-        self._append(row)
-
-    def _append(self, row: dict) -> None:
-        new = not self._path.exists()
-        if self._columns is None:
-            self._columns = list(row)
-        with open(self._path, "a", newline="") as file:
-            writer = csv.DictWriter(file, self._columns, extrasaction="ignore")
-            if new:
-                writer.writeheader()
-            writer.writerow(row)
-            file.flush()
-            os.fsync(file.fileno())
+        self._rows.append(row | {n: f"{float(v):.9g}" for n, v in sorted(trainer.callback_metrics.items())})
+        # A column may appear late: validation need not come every epoch.
+        columns = list(dict.fromkeys(name for row in self._rows for name in row))
+        text = io.StringIO()
+        writer = csv.DictWriter(text, columns)
+        writer.writeheader()
+        writer.writerows(self._rows)
+        try:
+            write_atomically(self._path, lambda file: file.write(text.getvalue().encode()))
+        except OSError as error:
+            raise UserError(
+                f"could not write {self._path} ({error.strerror}): make room, then resume the run."
+            ) from error

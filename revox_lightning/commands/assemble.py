@@ -43,7 +43,7 @@ def build(node: DictConfig, **more: Any) -> Any:
         if isinstance(error.__cause__, (TypeError, ValueError, MisconfigurationException)):
             first = str(error.__cause__).strip().splitlines()[0].rstrip(".")
             raise UserError(f"the config of {node.get('_target_')} does not fit: {first}.") from error
-        raise
+        raise (error.__cause__ or error) from None  # a defect of ours
 
 
 def _targets(node: Any) -> list[str]:
@@ -67,6 +67,7 @@ def build_data(cfg: DictConfig, test_only: bool = False) -> PairData:
 
     Fills in ``audio_channels``, and the number of samples for ``system.warmup_samples=receptive_field``.
     """
+    _check_ranges(cfg)
     source = build_source(cfg)
     mono = build_mono(cfg)
     looks_back = mono.receptive_field or 0
@@ -92,6 +93,14 @@ def build_data(cfg: DictConfig, test_only: bool = False) -> PairData:
     )
     cfg.audio_channels = data.audio_channels
     return data
+
+
+def _check_ranges(cfg: DictConfig) -> None:
+    least = {"system.batch_size": 1, "system.hop_samples": 1, "system.segment_samples": 1, "system.warmup_samples": 0}
+    for name, smallest in (least | {"linear_filter.taps": 1, "data.sample_rate_hz": 1}).items():
+        value = OmegaConf.select(cfg, name)
+        if not isinstance(value, str) and value < smallest:
+            raise UserError(f"{name}={value}: give {smallest} or more.")
 
 
 def build_mono(cfg: DictConfig) -> Net:

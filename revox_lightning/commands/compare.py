@@ -30,6 +30,7 @@ class ComparisonTable(Callback):
             self._rows.append((" ".join(job_return.overrides or []), value))
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        self._rows = [(name, row) for name, row in self._rows if "test/esr" in row or "error" in row]
         for task in sorted({row.get("task", "") for _, row in self._rows}):
             print_comparison(task, [(name, row) for name, row in self._rows if row.get("task", "") == task])
 

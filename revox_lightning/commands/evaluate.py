@@ -6,11 +6,10 @@ import datetime
 import sys
 from typing import Any
 
-import torch
 from omegaconf import DictConfig, OmegaConf
 
 from revox_lightning.commands import assemble, result, settings
-from revox_lightning.commands.exits import guarded
+from revox_lightning.commands.exits import disk_faults, guarded
 from revox_lightning.errors import UserError
 from revox_lightning.metrics import EffectMetrics
 from revox_lightning.report import plots, references, table
@@ -27,8 +26,15 @@ def evaluate(argv: list[str]) -> dict[str, Any]:
     if "run" not in named or words:
         raise UserError(f"evaluate needs a run: {USAGE}.")
     net, cfg, folder = assemble.load_run(named["run"])
-    elsewhere = any(text.split("=")[0] == "data" for text in changes)
-    cfg = _with_data(cfg, changes) if elsewhere else settings.changed(cfg, changes)
+    other = [text for text in changes if text.split("=")[0] == "data" or text.startswith("data.")]
+    report = [text for text in changes if text.startswith("report.")]
+    unknown = [text for text in changes if text not in other + report]
+    if unknown:
+        raise UserError(f"evaluate cannot change {unknown[0].split('=')[0]}: only data=, data. and report. options.")
+    elsewhere = bool(other)
+    cfg = settings.changed(cfg, report)
+    if elsewhere:
+        cfg = _with_data(cfg, other)
     trained_for = cfg.audio_channels, list(cfg.knobs or [])
     data = assemble.build_data(cfg, test_only=elsewhere)
     if (data.audio_channels, list(data.knobs)) != trained_for:
@@ -50,24 +56,26 @@ def evaluate(argv: list[str]) -> dict[str, Any]:
         f"{folder.path} on {data.seconds('test'):.0f} s of {'other recordings' if elsewhere else 'its test split'}",
         rows,
     )
-    print(table.verdict(test["esr"], rivals[1].metrics["esr"], rivals[1].label))
+    linear = next(rival for rival in rivals if rival.name == "linear")
+    print(table.verdict(test, linear.metrics, linear.label))
     print(f"figures, audio and pictures: {place}")
     return metrics
 
 
-def _with_data(cfg: DictConfig, changes: list[str]) -> DictConfig:
-    """The run's config with another data group; the net's rate stays."""
-    rate_hz = cfg.data.sample_rate_hz
-    other = settings.composed([*changes, f"data.sample_rate_hz={rate_hz}"])
-    settings.check_types(other, changes)
-    cfg.data = OmegaConf.to_container(other.data, resolve=True)
+def _with_data(cfg: DictConfig, options: list[str]) -> DictConfig:
+    """The run's config with other data; the net's sample rate stays. ``data.root=...`` alone means recordings."""
+    if not any(text.startswith("data=") for text in options):
+        options = ["data=recordings", *options]
+    composed = settings.composed([*options, f"data.sample_rate_hz={cfg.data.sample_rate_hz}"])
+    settings.check_types(composed, options)
+    cfg.data = OmegaConf.to_container(composed.data, resolve=True)
     return cfg
 
 
 def main() -> None:
     """Entry point."""
-    torch.set_grad_enabled(False)
-    sys.exit(guarded(lambda: evaluate(sys.argv[1:]) and 0))
+    with_disk = disk_faults()(evaluate)
+    sys.exit(guarded(lambda: with_disk(sys.argv[1:]) and 0))
 
 
 if __name__ == "__main__":

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import logging
 import re
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from hydra.errors import HydraException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
@@ -39,7 +41,20 @@ def set_up_logging() -> None:
 class _Format(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         text = record.getMessage()
-        return f"warning: {text}" if record.levelno >= logging.WARNING else text
+        return f"warning: {text}" if record.levelno == logging.WARNING else text
+
+
+@contextlib.contextmanager
+def disk_faults() -> Iterator[None]:
+    """Turns what the disk refuses - full, read-only, over quota, not permitted - into a UserError."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EACCES, errno.EPERM):
+            raise
+        place = f" {error.filename}" if error.filename else ""
+        reason = f"could not write{place}: {error.strerror}; make room or choose another folder (run_dir=), then go on."
+        raise UserError(reason) from error
 
 
 def guarded(command: Callable[[], object]) -> int:

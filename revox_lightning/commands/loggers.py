@@ -33,8 +33,11 @@ def build_logger(cfg: DictConfig, folder: Path, plain_config: dict[str, Any]) ->
     import wandb
     from pytorch_lightning.loggers import WandbLogger
 
+    known = place / "run_id"  # a run that goes on stays one run in W&B
     try:
         run = wandb.init(
+            id=known.read_text() if known.exists() else None,
+            resume="allow",
             name=f"{cfg.name}/{folder.name}",
             dir=str(folder.resolve()),
             project=cfg.logger.project,
@@ -48,6 +51,7 @@ def build_logger(cfg: DictConfig, folder: Path, plain_config: dict[str, Any]) ->
     except wandb.Error as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"W&B refused the run ({reason}): run `wandb login`, or use logger.offline=true.") from error
+    known.write_text(run.id)
     return WandbLogger(save_dir=folder, experiment=run)
 
 

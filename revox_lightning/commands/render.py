@@ -8,12 +8,13 @@ from pathlib import Path
 
 import torch
 from omegaconf import DictConfig
+from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor
 
 from revox_lightning import audio
 from revox_lightning.commands import assemble, settings
-from revox_lightning.commands.exits import guarded, log
+from revox_lightning.commands.exits import disk_faults, guarded, log
 from revox_lightning.errors import UserError
 from revox_lightning.models.contract import Net
 from revox_lightning.models.each_channel import EachChannel
@@ -38,8 +39,19 @@ def render(argv: list[str]) -> None:
     if block_samples < 1:
         raise UserError(f"block_samples={block_samples}: give 1 or more.")
     controls = _controls(cfg, named.get("controls"))
-    for source, target in _files(Path(words[0]).expanduser(), words[1], cfg.name):
-        _render_file(net, cfg, folder, source, target, input_db, output_db, controls, block_samples)
+    failed = 0
+    files = _files(Path(words[0]).expanduser(), words[1], cfg.name)
+    for source, target in files:
+        try:
+            with disk_faults():
+                _render_file(net, cfg, folder, source, target, input_db, output_db, controls, block_samples)
+        except UserError as error:
+            if len(files) == 1:
+                raise
+            log.error("error: %s", error)  # the other files of a folder go on
+            failed += 1
+    if failed:
+        raise UserError(f"{failed} of {len(files)} files could not be rendered: see above.")
 
 
 def _render_file(
@@ -48,18 +60,19 @@ def _render_file(
 ) -> None:  # fmt: skip
     """One file: read, (to the net's rate,) net, (back,) write; says what the listener should know."""
     info = audio.info(source)
-    target.parent.mkdir(parents=True, exist_ok=True)
     model_hz = cfg.data.sample_rate_hz
     net, batch_of = _for_channels(net, info.channels, source)
     player = Player(net)
     controls = controls.expand(info.channels if batch_of else 1, -1)
     to_model = audio.StreamResampler(info.sample_rate_hz, model_hz, info.channels)
     to_file = audio.StreamResampler(model_hz, info.sample_rate_hz, info.channels)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    log.info("rendering %s (%.1f min) ...", source, info.frames / info.sample_rate_hz / 60)
     gain_in, gain_out = 10 ** (input_db / 20), 10 ** (output_db / 20)
     hottest, true_peak = 0.0, audio.TruePeak(info.channels)
     with (
         audio.writer(target, info.sample_rate_hz, info.channels, info.subtype, info.format) as out,
-        Progress(disable=not sys.stderr.isatty(), transient=True) as bar,
+        Progress(console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True) as bar,
         torch.inference_mode(),
     ):
         progress = bar.add_task(source.name, total=info.frames)

@@ -7,7 +7,8 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from revox_lightning.commands.show import multiply_adds, real_time_factor
+from revox_lightning.commands.exits import log
+from revox_lightning.commands.show import count, real_time_factor
 from revox_lightning.data.module import PairData
 from revox_lightning.metrics import EffectMetrics
 from revox_lightning.models.fir import FIR
@@ -22,6 +23,7 @@ def report(
     cfg: DictConfig, folder: RunFolder, data: PairData, system: System, filters: dict[str, FIR], logger: Any
 ) -> dict[str, Any]:
     """Scores the best weights on validation and test, writes audio, plots and metrics.json, and prints the table."""
+    log.info("scoring the best weights ...")
     net = system.net.cpu().eval()
     listening = Listening(data, "test", folder.path / "audio", cfg.report.audio_seconds)
     val = score(net, data.chunks("val"), EffectMetrics(data.sample_rate_hz))
@@ -31,8 +33,8 @@ def report(
     metrics |= {
         "name": cfg.name,
         "task": cfg.task,
-        "parameters": sum(p.numel() for p in net.parameters() if p.requires_grad),
-        "multiply_adds_per_sample": multiply_adds(net),
+        "parameters": count(net),
+        "multiply_adds_per_sample": net.multiply_adds_per_sample,
         "real_time_factor": real_time_factor(net, data.sample_rate_hz),
         "audio_seconds_trained": system.audio_seconds_trained,
         "train_seconds": system.train_seconds,
@@ -48,7 +50,8 @@ def report(
         logged = {k: v for k, v in metrics.items() if isinstance(v, (int, float))}
         log_result(logger.experiment, logged, rows, listening.written, drawn)
     print_rows(f"{cfg.name} on the test split ({data.seconds('test'):.0f} s)", rows)
-    print(table.verdict(test["esr"], rivals[1].metrics["esr"], rivals[1].label))
+    linear = next(rival for rival in rivals if rival.name == "linear")
+    print(table.verdict(test, linear.metrics, linear.label))
     print(
         f"Listen: {folder.path / 'audio'}   pictures: {folder.path / 'plots'}   figures: {folder.path / 'metrics.json'}"
     )

@@ -17,13 +17,21 @@ _PACKAGED = Path(__file__).resolve().parents[1] / "conf"
 CONF = _PACKAGED if _PACKAGED.is_dir() else Path(__file__).resolve().parents[2] / "conf"
 
 
-def composed(overrides: list[str], config_dir: str | None = None) -> DictConfig:
+# Examples of what stands in options whose default is null.
+_NULLABLE = {
+    "callbacks.early_stopping_patience": 10,
+    "loss.noise_floor_db": -60.0,
+    "system.threads": 2,
+    "system.clip_norm": 1.0,
+    "data.zero_vu_dbfs": -18.0,
+    "model.controls": 2,
+}
+
+
+def composed(overrides: list[str]) -> DictConfig:
     """The root config with overrides, outside of a ``hydra.main`` application."""
-    more = [f"hydra.searchpath=[file://{Path(config_dir).resolve()}]"] if config_dir else []
-    if GlobalHydra.instance().is_initialized():
-        return compose("train", overrides + more)
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose("train", overrides + more)
+        return compose("train", overrides)
 
 
 def groups_only(overrides: list[str]) -> list[str]:
@@ -41,6 +49,8 @@ def check_types(cfg: DictConfig, overrides: list[str]) -> None:
             continue
         given = OmegaConf.select(cfg, name)
         usual = OmegaConf.select(reference, name) if reference is not None else None
+        if usual is None:
+            usual = _NULLABLE.get(name)
         problem = _mismatch(given, usual)
         if problem:
             raise UserError(f"{name}={given!r}: expected {problem}, such as {name}={_written(usual)}.")

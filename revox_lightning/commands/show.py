@@ -16,10 +16,13 @@ from revox_lightning.stream import stream
 def show(cfg: DictConfig) -> dict[str, Any]:
     """Prints the layers, parameters, receptive field, multiply-adds per sample and the measured real-time factor."""
     assemble.build_source(cfg)
+    cfg.audio_channels = cfg.model.get("channels", 1)
+    if cfg.system.threads:
+        torch.set_num_threads(cfg.system.threads)
     net = assemble.build_net(cfg).eval()
     rate_hz = cfg.data.sample_rate_hz
     field = net.receptive_field
-    parameters = sum(p.numel() for p in net.parameters() if p.requires_grad)
+    parameters = count(net)
     print(net)
     print(f"parameters             {parameters:,}")
     print(
@@ -27,15 +30,15 @@ def show(cfg: DictConfig) -> dict[str, Any]:
         + ("recurrent" if field is None else f"{field} samples ({1000 * field / rate_hz:.1f} ms)")
     )
     print(f"latency                {net.latency_samples} samples")
-    print(f"multiply-adds/sample   {multiply_adds(net):,}")
+    print(f"multiply-adds/sample   {net.multiply_adds_per_sample:,}")
     factor = real_time_factor(net, rate_hz)
     print(f"real-time factor       {factor:.1f} x (this machine, {torch.get_num_threads()} threads, blocks of 4,096)")
     return {"name": cfg.name, "task": cfg.task, "parameters": parameters, "real_time_factor": factor}
 
 
-def multiply_adds(net: Net) -> int:
-    """Multiply-adds for one sample of all channels."""
-    return int(net.multiply_adds_per_sample)
+def count(net: Net) -> int:
+    """Trainable parameters."""
+    return sum(p.numel() for p in net.parameters() if p.requires_grad)
 
 
 def real_time_factor(net: Net, sample_rate_hz: float, seconds: float = 2.0) -> float:

@@ -10,8 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from revox_lightning import audio
-from revox_lightning.data.takes import Take
+from revox_lightning.data.takes import Reader, Take
 from revox_lightning.dsp.alignment import delay_samples
 from revox_lightning.errors import UserError
 
@@ -30,12 +29,16 @@ class Level:
     """Peak and mean square of a file or of several."""
 
     peak: float = 0.0
+    quietest_channel_peak: float = 0.0
     energy: float = 0.0
     samples: int = 0
     clipped_runs: int = 0
 
     def add(self, x: Tensor) -> None:
-        self.peak = max(self.peak, float(x.abs().max())) if x.numel() else self.peak
+        if not x.numel():
+            return
+        self._peaks = torch.maximum(x.abs().amax(-1), self._peaks) if hasattr(self, "_peaks") else x.abs().amax(-1)
+        self.peak, self.quietest_channel_peak = float(self._peaks.max()), float(self._peaks.min())
         self.energy += float(x.double().square().sum())
         self.samples += x.numel()
         hot = (x.abs() >= _FULL_SCALE).float().unsqueeze(1)  # (channel, 1, time)
@@ -52,28 +55,28 @@ class Level:
         return 10 * math.log10(max(self.energy / max(self.samples, 1), 1e-20))
 
 
-def level(path: Path, start: int, stop: int) -> Level:
+def level(read: Reader, path: Path, start: int, stop: int) -> Level:
     """Level of a stretch of a file, read block by block; raises UserError at samples that are not finite."""
     result = Level()
     for position in range(max(start, 0), stop, _BLOCK):
-        result.add(audio.read(path, position, min(_BLOCK, stop - position)))
+        result.add(read(path, position, min(_BLOCK, stop - position)))
     return result
 
 
-def check(takes: list[Take]) -> Level:
+def check(takes: list[Take], read: Reader) -> Level:
     """Reads every take once; returns the level of the dry training material.
 
     Raises UserError for silent targets, silent inputs and samples that are not finite; warns of clipping.
     """
     training, clipped = Level(), dict[Path, int]()
     for take in takes:
-        dry = level(take.dry, take.start - take.lead, take.stop)
-        wet = level(take.wet, take.start - take.lead + take.delay, take.stop + take.delay)
+        dry = level(read, take.dry, take.start - take.lead, take.stop)
+        wet = level(read, take.wet, take.start - take.lead + take.delay, take.stop + take.delay)
         for path, found in ((take.dry, dry), (take.wet, wet)):
-            if found.peak < _SILENCE:
+            if found.quietest_channel_peak < _SILENCE:
                 raise UserError(
-                    f"{path} is silent in its {take.split} part (samples {take.start} to {take.stop}): there is "
-                    "nothing to learn from or to score; check the cabling, or cut that part off."
+                    f"{path} is silent (or one of its channels is) in its {take.split} part (samples {take.start} to "
+                    f"{take.stop}): there is nothing to learn from or to score; check the cabling, or cut it off."
                 )
             clipped[path] = clipped.get(path, 0) + found.clipped_runs
         if take.split == "train":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
@@ -15,6 +16,8 @@ from revox_lightning import audio
 from revox_lightning.data import inspect, resampling
 from revox_lightning.data.takes import Reader, Take, split
 from revox_lightning.errors import UserError
+
+log = logging.getLogger(__name__)
 
 _REFERENCE_HISTORY = 8192  # the longest linear filter that results stand beside looks back this far
 
@@ -37,9 +40,6 @@ class Segments(Dataset):
     takes: list[Take]
     read: Reader
     frames: int
-
-    def __len__(self) -> int:
-        return sum(take.frames for take in self.takes) // self.frames
 
     def __getitems__(self, places: Sequence[tuple[int, int]]) -> dict[str, Any]:
         pairs = [self.read.pair(self.takes[index], start, self.frames) for index, start in places]
@@ -129,7 +129,7 @@ class PairData(pl.LightningDataModule):
         self._read = Reader(channels, memory_mb)
         gap = max(round(gap_seconds * sample_rate_hz), history_samples)
         takes = [self._at_rate(take, resample, cache_dir) for take in source.takes()]
-        takes = [_skip(take, skip_samples) for take in takes]
+        takes = [_skip(take, max(skip_samples - take.start, 0)) for take in takes]
         if test_only:
             self._takes = [dataclasses.replace(take, split=take.split or "test") for take in takes]
             if not self.takes("test"):
@@ -150,13 +150,16 @@ class PairData(pl.LightningDataModule):
         """The takes of one split."""
         return [take for take in self._takes if take.split == split]
 
-    def stretches(self, split: str) -> Iterator[tuple[torch.Tensor, torch.Tensor, int]]:
-        """A split in pieces of up to a minute: dry, wet ``(channel, time)``, and how many samples of history lead."""
+    def stretches(self, split: str, lead: int, tail: int) -> Iterator[tuple[torch.Tensor, torch.Tensor, slice]]:
+        """A split in pieces of up to a minute: dry, wet ``(channel, time)``, and which part of them is the piece.
+
+        Up to ``lead`` samples before and ``tail`` samples after the piece come with it, as far as its take has them.
+        """
         for take in self.takes(split):
             for start in range(take.start, take.stop, 60 * self.sample_rate_hz):
-                lead = min(start - take.start + take.lead, self._lead)
-                frames = min(60 * self.sample_rate_hz, take.stop - start)
-                yield *self._read.pair(take, start - lead, frames + lead), lead
+                stop = min(start + 60 * self.sample_rate_hz, take.stop)
+                first, last = start - min(lead, start - take.start + take.lead), min(stop + tail, take.stop)
+                yield *self._read.pair(take, first, last - first), slice(start - first, stop - first)
 
     def beginning(self, take: Take, frames: int) -> tuple[torch.Tensor, torch.Tensor]:
         """The first samples of a take: dry and wet, each ``(channel, frames)``."""
@@ -168,10 +171,14 @@ class PairData(pl.LightningDataModule):
 
     def check(self) -> inspect.Level:
         """Reads everything once; the level of the training input. Raises UserError for what cannot be learned from."""
-        level = inspect.check(self._takes)
+        level = inspect.check(self._takes, self._read)
         for take in self._takes:
             dry, wet = self.beginning(take, 20 * self.sample_rate_hz)
             inspect.check_delay(take, dry[0], wet[0], self.sample_rate_hz)
+        short = [take for take in self.takes("train") if take.frames < self._segment]
+        if short:
+            seconds = sum(take.frames for take in short) / self.sample_rate_hz
+            log.warning("%d takes (%.1f s) are shorter than a segment and not trained on", len(short), seconds)
         return level
 
     def train_dataloader(self) -> DataLoader:
@@ -181,9 +188,6 @@ class PairData(pl.LightningDataModule):
 
     def val_dataloader(self) -> DataLoader:
         return self.chunks("val")
-
-    def test_dataloader(self) -> DataLoader:
-        return self.chunks("test")
 
     def chunks(self, split: str) -> DataLoader:
         """The takes of a split in chunks, each with the history that lies before it."""
@@ -210,8 +214,8 @@ class PairData(pl.LightningDataModule):
             return take
         if not resample:
             raise UserError(
-                f"{take.dry} has {rate_hz} Hz and data.sample_rate_hz={self.sample_rate_hz}: set "
-                f"data.sample_rate_hz={rate_hz}, or data.resample=true to convert the files."
+                f"{take.dry} has {rate_hz} Hz and data.sample_rate_hz={self.sample_rate_hz}: set data.resample=true to "
+                f"convert the files, or train at data.sample_rate_hz={rate_hz}."
             )
         return resampling.at_rate(take, self.sample_rate_hz, cache_dir)
 
@@ -245,7 +249,8 @@ def _keep_apart(takes: list[Take], history: int) -> None:
     """Shortens leads that reach into another split of the same file; raises UserError where splits overlap."""
     for i, take in enumerate(takes):
         for other in takes:
-            if other is take or other.dry != take.dry or other.split == take.split:
+            same_wet = other.wet == take.wet and other.delay == take.delay
+            if other.split == take.split or not (other.dry == take.dry or same_wet):
                 continue
             if other.start < take.stop and take.start < other.stop:
                 raise UserError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import logging
+import math
 from pathlib import Path
 
 from revox_lightning import audio
@@ -76,9 +77,15 @@ class Recordings:
         def number(name: str) -> float | None:
             text = (row.get(name) or "").strip()
             try:
-                return float(text) if text else None
+                value = float(text) if text else None
             except ValueError:
-                raise UserError(f"{place}: {name} is {text!r} and should be a number.") from None
+                value = math.nan
+            if value is not None and not math.isfinite(value):
+                raise UserError(f"{place}: {name} is {text!r} and should be a number.")
+            return value
+
+        if not row.get("dry") or not row.get("wet"):
+            raise UserError(f"{place}: dry and wet must both name a file.")
 
         split = (row.get("split") or "").strip() or None
         if split is not None and split not in SPLITS:
@@ -106,6 +113,7 @@ class Recordings:
 
 def _pair(dry: Path, wet: Path, split: str | None, delay: int) -> Take:
     """One pair over its whole common length; raises UserError where the two cannot belong together."""
+    dry, wet = dry.resolve(), wet.resolve()  # one file has one name, or a split could leak into another
     a, b = audio.info(dry), audio.info(wet)
     if a.sample_rate_hz != b.sample_rate_hz:
         raise UserError(

@@ -99,6 +99,9 @@ def split(takes: list[Take], by: str, fractions: tuple[float, float, float], gap
         done += _by_file(open_takes, fractions)
     elif by == "time":
         for take in open_takes:
+            # Several wets of one dry file (knob settings) are cut at the same places.
+            stop = min(other.stop for other in open_takes if other.dry == take.dry)
+            take = dataclasses.replace(take, stop=stop)
             done += _by_time(take, [share / total for share in fractions], gap, shortest)
     else:
         raise UserError(f"data.split_by={by}: choose time or file.")
@@ -110,15 +113,15 @@ def split(takes: list[Take], by: str, fractions: tuple[float, float, float], gap
 
 
 def _by_file(takes: list[Take], fractions: tuple[float, float, float]) -> list[Take]:
-    if 0 < len(takes) < sum(share > 0 for share in fractions):
+    files = sorted({take.dry for take in takes})
+    if 0 < len(files) < sum(share > 0 for share in fractions):
         raise UserError(
-            f"data.split_by=file needs at least three pairs and found {len(takes)}: use data.split_by=time."
+            f"data.split_by=file needs at least three dry files and found {len(files)}: use data.split_by=time."
         )
-    takes = sorted(takes, key=lambda take: str(take.dry))
-    held_out = [max(1, round(len(takes) * share / sum(fractions))) if share > 0 else 0 for share in fractions[1:]]
-    edges = [len(takes) - sum(held_out), len(takes) - held_out[1]]
-    names = ["train" if i < edges[0] else "val" if i < edges[1] else "test" for i in range(len(takes))]
-    return [dataclasses.replace(take, split=name) for take, name in zip(takes, names, strict=True)]
+    held_out = [max(1, round(len(files) * share / sum(fractions))) if share > 0 else 0 for share in fractions[1:]]
+    edges = [len(files) - sum(held_out), len(files) - held_out[1]]
+    names = {file: "train" if i < edges[0] else "val" if i < edges[1] else "test" for i, file in enumerate(files)}
+    return [dataclasses.replace(take, split=names[take.dry]) for take in takes]
 
 
 def _by_time(take: Take, shares: list[float], gap: int, shortest: int) -> list[Take]:

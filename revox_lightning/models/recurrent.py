@@ -1,5 +1,6 @@
 """Wright, Damskägg & Välimäki, "Real-time black-box modelling with recurrent neural networks", DAFx 2019."""
 
+import torch
 from torch import Tensor, nn
 
 from revox_lightning.errors import UserError
@@ -46,11 +47,13 @@ class Recurrent(nn.Module):
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """x (batch, channels + side_channels, time) -> y (batch, channels, time) and the state (h, c) or (h,)."""
         u = with_knobs(x, controls, self.controls).permute(2, 0, 1)  # (time, batch, inputs)
-        if self.unit == "gru":
-            h, last = self.rec(u, None if state is None else state[0])
-            carried = (last,)
-        else:
-            h, carried = self.rec(u, state)
+        # Mixed precision stays outside on a CPU: oneDNN's bfloat16 LSTM refuses some of these shapes.
+        with torch.autocast(x.device.type, enabled=x.is_cuda and torch.is_autocast_enabled("cuda")):
+            if self.unit == "gru":
+                h, last = self.rec(u, None if state is None else state[0])
+                carried = (last,)
+            else:
+                h, carried = self.rec(u, state)
         y = self.lin(h).permute(1, 2, 0)  # (batch, channels, time)
         if self.skip:
             y = y + x[:, : self.channels]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from torch import Tensor
 
 from revox_lightning import audio
 from revox_lightning.data.module import PairData
+
+log = logging.getLogger(__name__)
 
 
 class Listening:
@@ -49,5 +52,7 @@ class Listening:
         paths = {}
         for kind, signal in signals.items():
             paths[kind] = self._folder / f"{len(self.written) + 1:02d}_{name}_{kind}.wav"
+            if float(signal.abs().max()) > 1:
+                log.warning("%s goes beyond full scale and is clipped in its file", paths[kind])
             audio.write(paths[kind], signal, self._data.sample_rate_hz, subtype="PCM_24")
         self.written.append(paths)

@@ -27,12 +27,13 @@ class Reference:
     metrics: dict[str, float]
 
 
-def correlations(data: PairData, split: str) -> list[Correlations]:
-    """One ``Correlations`` a channel over a split."""
-    found = [Correlations() for _ in range(data.audio_channels)]
-    for dry, wet, lead in data.stretches(split):
+def correlations(data: PairData, split: str, taps: int = 0, lookahead: int = 0) -> list[Correlations]:
+    """One ``Correlations`` a channel over a split, long enough for the references and for ``taps, lookahead``."""
+    lead, tail = max(8192, taps), max(512, lookahead)
+    found = [Correlations(lead, tail) for _ in range(data.audio_channels)]
+    for dry, wet, piece in data.stretches(split, lead, tail):
         for channel, c in enumerate(found):
-            c.update(dry[channel], wet[channel], lead=lead)
+            c.update(dry[channel], wet[channel], lead=piece.start, tail=dry.shape[-1] - piece.stop)
     return found
 
 
@@ -89,7 +90,7 @@ def esr_floor(data: PairData, split: str = "test") -> float | None:
     if hiss_energy is None:
         return None
     signal = samples = 0.0
-    for _, wet, lead in data.stretches(split):
-        signal += float(wet[:, lead:].double().square().sum())
-        samples += wet[:, lead:].numel()
+    for _, wet, piece in data.stretches(split, lead=0, tail=0):
+        signal += float(wet[:, piece].double().square().sum())
+        samples += wet[:, piece].numel()
     return hiss_energy / (signal / samples)

@@ -34,12 +34,20 @@ def number(value: float | None, digits: int = 4) -> str:
     return "-" if value is None or not math.isfinite(value) else f"{value:.{digits}f}"
 
 
-def verdict(esr: float, linear_esr: float, linear_label: str) -> str:
-    """How a model stands against the best linear filter, in words."""
-    gain_db = 10 * math.log10(linear_esr / esr) if esr > 0 and linear_esr > 0 else 0.0
-    if gain_db > 0:
-        return f"The model is {gain_db:.1f} dB better than the best linear filter ({linear_label})."
+def verdict(model: dict[str, float], linear: dict[str, float], linear_label: str) -> str:
+    """How a model stands against the best linear filter, in words; plain ESR decides, gain-aligned is told."""
+    gains_db = []
+    for name in ("esr", "esr_gain_aligned"):
+        a, b = model[name], linear[name]
+        if not (a > 0 and b > 0):
+            return "The test signal is silent: nothing can be said of the model."
+        gains_db.append(10 * math.log10(b / a))
+    if gains_db[0] > 0:
+        return (
+            f"The model is {gains_db[0]:.1f} dB better than the best linear filter ({linear_label}); after the best "
+            f"gain for each, {gains_db[1]:.1f} dB."
+        )
     return (
-        f"The model does NOT beat the best linear filter ({linear_label}): it is {-gain_db:.1f} dB worse. "
-        "Train longer, try linear_start=true, or use the filter."
+        f"The model does NOT beat the best linear filter ({linear_label}): it is {-gains_db[0]:.1f} dB worse (after "
+        f"the best gain for each, {-gains_db[1]:.1f} dB). Train longer, try linear_start=true, or use the filter."
     )
