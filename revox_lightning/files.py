@@ -22,6 +22,9 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
             write(file)
             file.flush()
             os.fsync(file.fileno())
+        mask = os.umask(0)
+        os.umask(mask)
+        os.chmod(temporary, 0o666 & ~mask)  # a temporary file is private; the finished one is like any other
         os.replace(temporary, path)
     except BaseException:
         with contextlib.suppress(OSError):
