@@ -53,6 +53,7 @@ def _spectra(ax: Axes, x: np.ndarray, y: np.ndarray, y_hat: np.ndarray, rate_hz:
         f_hz, power = scipy.signal.welch(signal, rate_hz, nperseg=min(8192, len(signal)))
         ax.semilogx(f_hz[1:], 10 * np.log10(power[1:] + 1e-20), label=label, lw=1)
     ax.set(xlabel="frequency (Hz)", ylabel="power density (dBFS/Hz)", title="Spectra", xlim=(20, rate_hz / 2))
+    ax.set_ylim(bottom=max(ax.get_ylim()[0], -140))
     ax.legend()
     ax.grid(alpha=0.3, which="both")
 
