@@ -85,7 +85,8 @@ def test_every_model_trains_and_leaves_a_whole_run_folder(model, command, record
     for name in ("val/esr", "parameters", "audio_seconds_trained", "train_seconds", "real_time_factor"):
         assert metrics[name] > 0
     assert [row["epoch"] for row in rows_of(run)] == ["0", "1"]
-    assert {p.name.split("_", 3)[-1] for p in (run / "audio").iterdir()}
+    kinds = {path.stem.split("_", 2)[-1] for path in (run / "audio").iterdir()}
+    assert kinds == {"dry", "target", "estimate", "difference", "estimate_level_matched"}
     signals = {
         kind: audio.read(next((run / "audio").glob(f"*_{kind}.wav"))) for kind in ("target", "estimate", "difference")
     }

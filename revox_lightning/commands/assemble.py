@@ -129,17 +129,13 @@ def build_net(cfg: DictConfig) -> Net:
 
 def fit_linear_start(net: Net, correlations: list[Correlations]) -> None:
     """Puts the least-squares filter of the training split into every ``LinearStart`` of a net."""
-    starts = [module for module in net.modules() if isinstance(module, LinearStart)]
-    solved = []
-    for c in correlations:
-        fir = starts[0].fir if starts else None
-        if fir is not None:
-            solved.append(torch.as_tensor(c.solve(fir.h.shape[-1], fir.latency_samples), dtype=torch.float32))
-    if len(starts) == 1:
-        starts[0].fir.load(torch.stack(solved))
-    else:
-        for start, h in zip(starts, solved, strict=bool(starts)):
-            start.fir.load(h[None])
+    firs = [module.fir for module in net.modules() if isinstance(module, LinearStart)]
+    taps = torch.stack([c.solve(firs[0].taps, firs[0].lookahead) for c in correlations])
+    if len(firs) == 1:
+        firs[0].load(taps)
+        return
+    for fir, h in zip(firs, taps, strict=True):
+        fir.load(h)
 
 
 def build_system(cfg: DictConfig, net: Net) -> System:

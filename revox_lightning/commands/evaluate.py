@@ -12,7 +12,7 @@ from revox_lightning.commands import assemble, result, settings
 from revox_lightning.commands.exits import disk_faults, guarded
 from revox_lightning.errors import UserError
 from revox_lightning.metrics import EffectMetrics
-from revox_lightning.report import plots, references, table
+from revox_lightning.report import plots, references
 from revox_lightning.report.listening import Listening
 from revox_lightning.runs import RunFolder
 from revox_lightning.system import score
@@ -51,13 +51,9 @@ def evaluate(argv: list[str]) -> dict[str, Any]:
     RunFolder(place).write_json("metrics.json", metrics)
     for i, paths in enumerate(listening.written, 1):
         plots.draw(paths, place / "plots", f"{i:02d}")
+    what = "other recordings" if elsewhere else "its test split"
     rows = result.as_rows(cfg.name, test, rivals, metrics.get("test/esr_floor"))
-    result.print_rows(
-        f"{folder.path} on {data.seconds('test'):.0f} s of {'other recordings' if elsewhere else 'its test split'}",
-        rows,
-    )
-    linear = next(rival for rival in rivals if rival.name == "linear")
-    print(table.verdict(test, linear.metrics, linear.label))
+    result.tell(f"{folder.path} on {data.seconds('test'):.0f} s of {what}", rows, rivals)
     print(f"figures, audio and pictures: {place}")
     return metrics
 

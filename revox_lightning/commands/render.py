@@ -15,6 +15,7 @@ from torch import Tensor
 from revox_lightning import audio
 from revox_lightning.commands import assemble, settings
 from revox_lightning.commands.exits import disk_faults, guarded, log
+from revox_lightning.data.recordings import SUFFIXES
 from revox_lightning.errors import UserError
 from revox_lightning.models.contract import Net
 from revox_lightning.models.each_channel import EachChannel
@@ -22,7 +23,6 @@ from revox_lightning.runs import RunFolder
 from revox_lightning.stream import Player
 
 USAGE = "revox render run=outputs/NAME/TIME IN OUT [input_db=0] [output_db=0] [controls=0.5,0.5] [block_samples=16384]"
-_SUFFIXES = {".wav", ".flac", ".aif", ".aiff", ".ogg", ".w64", ".rf64"}
 
 
 def render(argv: list[str]) -> None:
@@ -157,7 +157,7 @@ def _files(source: Path, target: str, name: str) -> list[tuple[Path, Path]]:
         if out.resolve() == source.resolve():
             raise UserError(f"{source} would be overwritten by its own rendering: choose another output.")
         return [(source, out)]
-    files = sorted(path for path in source.iterdir() if path.suffix.lower() in _SUFFIXES)
+    files = sorted(path for path in source.iterdir() if path.suffix.lower() in SUFFIXES)
     if not files:
         raise UserError(f"{source} holds no audio files.")
     folder = source.with_name(f"{source.name}_{name}") if target == "-" else Path(target).expanduser()

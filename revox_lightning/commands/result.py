@@ -49,9 +49,7 @@ def report(
 
         logged = {k: v for k, v in metrics.items() if isinstance(v, (int, float))}
         log_result(logger.experiment, logged, rows, listening.written, drawn)
-    print_rows(f"{cfg.name} on the test split ({data.seconds('test'):.0f} s)", rows)
-    linear = next(rival for rival in rivals if rival.name == "linear")
-    print(table.verdict(test, linear.metrics, linear.label))
+    tell(f"{cfg.name} on the test split ({data.seconds('test'):.0f} s)", rows, rivals)
     print(
         f"Listen: {folder.path / 'audio'}   pictures: {folder.path / 'plots'}   figures: {folder.path / 'metrics.json'}"
     )
@@ -74,8 +72,8 @@ def as_rows(name: str, test: dict[str, float], rivals: list[Reference], floor: f
     return rows if floor is None else [*rows, {"row": "floor: the machine's own hiss", "esr": floor}]
 
 
-def print_rows(title: str, rows: list[dict[str, Any]]) -> None:
-    """The result table."""
+def tell(title: str, rows: list[dict[str, Any]], rivals: list[Reference]) -> None:
+    """Prints the result table, and in words how its first row, the model, stands against the best linear filter."""
     columns = [
         "",
         "ESR",
@@ -94,3 +92,5 @@ def print_rows(title: str, rows: list[dict[str, Any]]) -> None:
         values = [table.number(row.get(n), 5) if n else table.decibels(row.get("esr")) for n in names]
         cells.append([str(row["row"]), *values, table.number(row.get("spectral_centroid_error_hz"), 1)])
     table.show(title, columns, cells)
+    linear = next(rival for rival in rivals if rival.name == "linear")
+    print(table.verdict(rows[0], linear.metrics, linear.label))

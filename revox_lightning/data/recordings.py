@@ -13,7 +13,7 @@ from revox_lightning.errors import UserError
 
 log = logging.getLogger(__name__)
 
-_SUFFIXES = {".wav", ".flac", ".aif", ".aiff", ".ogg", ".w64", ".rf64"}
+SUFFIXES = {".wav", ".wave", ".flac", ".aif", ".aiff", ".ogg", ".w64", ".rf64"}
 _COLUMNS = {"dry", "wet", "split", "start_seconds", "end_seconds", "delay_samples"}
 _LENGTHS_MAY_DIFFER_SECONDS = 0.05  # less than this is trimmed without a word
 
@@ -141,7 +141,7 @@ def _folder(root: Path) -> list[tuple[Path, Path, str | None]]:
     """All (dry, wet, split) below a folder."""
     if not root.is_dir():
         raise UserError(f"data.root={root}: there is no such folder.")
-    files = sorted(path for path in root.rglob("*") if path.suffix.lower() in _SUFFIXES)
+    files = sorted(path for path in root.rglob("*") if path.suffix.lower() in SUFFIXES)
     wet_of = {path: path for path in files}
     pairs = []
     for dry in files:

@@ -46,8 +46,7 @@ def best_filters(train: list[Correlations], val: list[Correlations]) -> dict[str
     for name, lookaheads in (("linear", (0, 64, 512)), ("linear_causal", (0,))):
         best = best_filter(train[0], val[0], lookaheads=lookaheads)
         fir = FIR(best.taps, best.lookahead, channels=len(train))
-        rows = [torch.as_tensor(c.solve(best.taps, best.lookahead), dtype=torch.float32) for c in train]
-        fir.load(torch.stack(rows))
+        fir.load(torch.stack([c.solve(best.taps, best.lookahead) for c in train]))
         filters[name] = fir.eval()
     return filters
 
