@@ -11,6 +11,7 @@ from hydra.utils import instantiate
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 
+from revox_lightning.commands import settings
 from revox_lightning.data.module import PairData
 from revox_lightning.dsp.least_squares import Correlations
 from revox_lightning.errors import UserError
@@ -21,6 +22,7 @@ from revox_lightning.models.fir import FIR
 from revox_lightning.models.linear_start import LinearStart
 from revox_lightning.runs import RunFolder
 from revox_lightning.system import System
+from revox_lightning.tape.machine import TapeMachine
 
 _ALLOWED = ("revox_lightning.", "torch.optim.", "pytorch_lightning.")
 # The data group's own conveniences, which its source reads; the DataModule itself takes the rest.
@@ -53,6 +55,15 @@ def _targets(node: Any) -> list[str]:
     return [target for value in node for target in _targets(value)] if isinstance(node, list) else []
 
 
+def build_machine(preset: str, overrides: list[str]) -> TapeMachine:
+    """A virtual machine by the name of its file in ``conf/machine``, with ``machine.NAME=VALUE`` changes."""
+    groups = [text for text in overrides if "/" in text.partition("=")[0]]
+    cfg = settings.composed([f"machine={preset}", *groups])
+    if cfg.machine is None:
+        raise UserError(f"machine={preset} names no machine: choose a file of conf/machine.")
+    return build(settings.changed(cfg, [text for text in overrides if text not in groups]).machine)
+
+
 def build_source(cfg: DictConfig) -> Any:
     """Where the data comes from; fills in what the net must know of it: the number of knobs."""
     source = build(cfg.data.source)
@@ -80,10 +91,10 @@ def build_data(cfg: DictConfig, test_only: bool = False) -> PairData:
     if cfg.linear_start:
         # The filter's history fills up during the warm-up, too.
         cfg.system.warmup_samples = max(cfg.system.warmup_samples, cfg.linear_filter.taps)
-    settings = {k: v for k, v in cfg.data.items() if k not in _SOURCE_KEYS | {"source", "_target_"}}
+    own = {k: v for k, v in cfg.data.items() if k not in _SOURCE_KEYS | {"source", "_target_"}}
     data = PairData(
         source,
-        **OmegaConf.to_container(OmegaConf.create(settings), resolve=True),  # type: ignore[arg-type]
+        **OmegaConf.to_container(OmegaConf.create(own), resolve=True),  # type: ignore[arg-type]
         seed=cfg.seed,
         batch_size=cfg.system.batch_size,
         warmup_samples=cfg.system.warmup_samples,
@@ -141,17 +152,17 @@ def fit_linear_start(net: Net, correlations: list[Correlations]) -> None:
 def build_system(cfg: DictConfig, net: Net) -> System:
     """The LightningModule around a net."""
     losses = Losses(**OmegaConf.to_container(cfg.loss, resolve=True), sample_rate_hz=cfg.data.sample_rate_hz)  # type: ignore[arg-type]
-    settings = cfg.system
+    how = cfg.system
     return System(
         net,
         build(cfg.objective, losses=losses),
         build(cfg.optim.optimizer),
         build(cfg.optim.scheduler) if cfg.optim.get("scheduler") else None,
         sample_rate_hz=cfg.data.sample_rate_hz,
-        warmup_samples=settings.warmup_samples,
-        hop_samples=settings.hop_samples,
-        warmup_gradient=settings.warmup_gradient,
-        clip_norm=settings.clip_norm,
+        warmup_samples=how.warmup_samples,
+        hop_samples=how.hop_samples,
+        warmup_gradient=how.warmup_gradient,
+        clip_norm=how.clip_norm,
         monitor=cfg.monitor,
     )
 

@@ -9,6 +9,7 @@ COMMANDS = {
     "train": "train a model (the same as train.py): revox train model=tcn",
     "evaluate": "score a run, on its own test split or on other recordings",
     "render": "play a file or a folder through a trained model",
+    "machine": "play a file through the virtual tape recorder",
     "doctor": "check the installation; --fix mends torchaudio",
 }
 

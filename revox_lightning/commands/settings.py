@@ -93,7 +93,7 @@ def changed(cfg: DictConfig, overrides: list[str]) -> DictConfig:
         if OmegaConf.select(cfg, name, default="?") == "?":
             known = difflib.get_close_matches(name, _names(cfg), 1)
             raise UserError(
-                f"there is no option {name} in this run" + (f": did you mean {known[0]}?" if known else ".")
+                f"there is no option {name}" + (f": did you mean {known[0]}?" if known else ".")
             )
         usual = OmegaConf.select(cfg, name)
         OmegaConf.update(cfg, name, OmegaConf.from_dotlist([f"v={value}"]).v)
@@ -118,7 +118,8 @@ def arguments(argv: list[str], known: set[str]) -> tuple[dict[str, str], list[st
     others, words = [], []
     for text in argv:
         name, equals, value = text.partition("=")
-        if not equals or "/" in name or Path(text).exists():
+        a_path = "/" in name and not (CONF / name).is_dir()  # and not a config group such as machine/hysteresis
+        if not equals or a_path or Path(text).exists():
             words.append(text)
         elif name in known:
             named[name] = value

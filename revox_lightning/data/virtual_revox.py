@@ -5,17 +5,18 @@ from __future__ import annotations
 import concurrent.futures
 import dataclasses
 import hashlib
-import inspect
 import json
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
-from revox_lightning import audio
+from revox_lightning import audio, tape
 from revox_lightning.data import instruments, performer
 from revox_lightning.data.takes import SPLITS, Take
-from revox_lightning.tape import equalisation, hysteresis, losses, machine
+from revox_lightning.dsp import interpolation, oversampling
+from revox_lightning.tape.machine import TapeMachine
 
 log = logging.getLogger(__name__)
 
@@ -23,19 +24,21 @@ log = logging.getLogger(__name__)
 class VirtualRevox:
     """Training, validation and test performances (different material each) played through a ``TapeMachine``.
 
+    The stages named in ``without`` are switched off: the transport and the azimuth for nets that hold no delay line.
     Files lie under ``cache_dir/virtual_revox/<hash of every setting and of the code that renders>``. Besides dry and
-    wet each split keeps the machine's hiss alone, which sets the floor of what any model of it can reach.
+    wet each split keeps the machine's noise alone, which sets the floor of what any model of it can reach.
     """
 
     def __init__(
         self,
-        machine: machine.TapeMachine,
+        machine: TapeMachine,
+        without: Sequence[str] = (),
         sample_rate_hz: int = 44100,
         seconds: dict[str, float] | None = None,
         seed: int = 0,
         cache_dir: str = "outputs/cache",
     ) -> None:
-        self._machine, self._rate_hz, self._seed = machine, sample_rate_hz, seed
+        self._machine, self._rate_hz, self._seed = machine.without(*without), sample_rate_hz, seed
         self._seconds = seconds or {"train": 180.0, "val": 30.0, "test": 30.0}
         self._folder = Path(cache_dir) / "virtual_revox" / self._key()
         self.knobs: tuple[str, ...] = ()
@@ -62,16 +65,16 @@ class VirtualRevox:
         ]
 
     def floor_energy(self, split: str) -> float:
-        """Mean square of the hiss in a split's wet signal (full scale 1.0)."""
-        hiss = audio.read(self._path(split, "hiss"))
-        return float(hiss.double().square().mean())
+        """Mean square of the noise in a split's wet signal (full scale 1.0)."""
+        noise = audio.read(self._path(split, "noise"))
+        return float(noise.double().square().mean())
 
     def _render(self, split: str) -> None:
         seed = self._seed * len(SPLITS) + SPLITS.index(split)
         dry = performer.perform(self._seconds[split], self._rate_hz, seed)[None]
         playback = self._machine.play(dry, self._rate_hz, seed)
         self._folder.mkdir(parents=True, exist_ok=True)
-        for name, signal in (("dry", dry), ("hiss", playback.hiss), ("wet", playback.wet)):  # wet last: it says done
+        for name, signal in (("dry", dry), ("noise", playback.noise), ("wet", playback.wet)):  # wet last: it says done
             audio.write(self._path(split, name), torch.as_tensor(signal).float(), self._rate_hz, subtype="FLOAT")
 
     def _done(self, split: str) -> bool:
@@ -81,8 +84,8 @@ class VirtualRevox:
         return self._folder / f"{split}-{name}.wav"
 
     def _key(self) -> str:
-        code = "".join(
-            inspect.getsource(module) for module in (instruments, performer, machine, hysteresis, equalisation, losses)
-        )
+        sources = [Path(str(module.__file__)) for module in (instruments, performer, interpolation, oversampling)]
+        sources += sorted(Path(str(tape.__file__)).parent.glob("*.py"))
+        code = "".join(path.read_text(encoding="utf-8") for path in sources)
         settings = [dataclasses.asdict(self._machine), self._rate_hz, self._seconds, self._seed]
         return hashlib.sha256((json.dumps(settings, sort_keys=True) + code).encode()).hexdigest()[:16]

@@ -28,6 +28,15 @@ LARGEST_LIFT_DB = 24.0  # of the record amplifier's treble
 
 
 @dataclass(frozen=True)
+class Equalisation:
+    """The standards a machine is set to: nab or iec, on the record side and on the playback side."""
+
+    record: str = "nab"
+    playback: str = "nab"
+    bandwidth_hz: float = 20_000.0  # -3 dB of the record amplifier
+
+
+@dataclass(frozen=True)
 class Equaliser:
     """A bass section (b, a) and a treble FIR, both minimum phase, in series."""
 
@@ -40,6 +49,11 @@ class Equaliser:
         bass = np.asarray(lfilter(self.b, self.a, x, axis=-1))
         treble = self.treble.reshape((1,) * (bass.ndim - 1) + (-1,))
         return oaconvolve(bass, treble, axes=-1)[..., : bass.shape[-1]]
+
+    def gain(self, frequency_hz: np.ndarray, sample_rate_hz: float) -> np.ndarray:
+        """Complex gain at each frequency."""
+        bass = digital_gain(self.b, self.a, frequency_hz, sample_rate_hz)
+        return bass * digital_gain(self.treble, np.ones(1), frequency_hz, sample_rate_hz)
 
     def impulse_response(self, samples: int) -> np.ndarray:
         """First `samples` of the impulse response (samples,)."""
@@ -89,6 +103,12 @@ def record_equaliser(
 def treble_lift(frequency_hz: np.ndarray, time_constant_s: float) -> np.ndarray:
     """Magnitude of 1 + s t at each frequency."""
     return np.sqrt(1 + (2 * np.pi * frequency_hz * time_constant_s) ** 2)
+
+
+def digital_gain(b: np.ndarray, a: np.ndarray, frequency_hz: np.ndarray, sample_rate_hz: float) -> np.ndarray:
+    """Complex gain of a digital filter (b, a) at each frequency."""
+    delay = np.exp(-2j * np.pi * frequency_hz / sample_rate_hz)
+    return np.polyval(b[::-1], delay) / np.polyval(a[::-1], delay)
 
 
 def _digital(b: list[float], a: list[float], sample_rate_hz: float) -> tuple[np.ndarray, np.ndarray]:

@@ -9,7 +9,6 @@ import math
 
 import numpy as np
 from numba import njit
-from numpy.fft import irfft, rfft
 
 from revox_lightning.errors import UserError
 
@@ -145,70 +144,3 @@ def jiles_atherton(
     if _NEWTON_STEPS[solver]:
         return _newton(x, period, ms, a, c, limit, _NEWTON_STEPS[solver])
     return _runge_kutta(x, period, ms, a, c, limit, solver == "rk4")
-
-
-def makeup_gain(width: float, saturation: float) -> float:
-    """Gain that brings the saturated magnetisation near full scale (ChowTape, HysteresisProcessor)."""
-    return (1 + 0.6 * width) / (0.5 + 1.5 * (1 - saturation))
-
-
-def hysteresis(
-    x: np.ndarray,
-    sample_rate_hz: float,
-    oversampling: int = 8,
-    *,
-    drive: float = 0.5,
-    width: float = 0.5,
-    saturation: float = 0.5,
-    solver: str = "rk4",
-) -> np.ndarray:
-    """Hysteresis of `x` (time,) at its own rate: oversampled, magnetised, brought back; float64, make-up gain applied.
-
-    The linear-phase resampling filters (flat to 0.45 of the rate, -100 dB from 0.55) have their delay removed.
-    """
-    if oversampling < 1:
-        raise UserError(f"oversampling is {oversampling}: give a whole number of at least 1.")
-    field = _change_rate(np.asarray(x, dtype=np.float64), oversampling, up=True)
-    m = jiles_atherton(
-        field, sample_rate_hz * oversampling, drive=drive, width=width, saturation=saturation, solver=solver
-    )
-    return makeup_gain(width, saturation) * _change_rate(m, oversampling, up=False)
-
-
-def _change_rate(x: np.ndarray, factor: int, *, up: bool) -> np.ndarray:
-    """Resample x (time,) by a whole factor with a zero-phase FIR, by overlap-save in blocks of the lower rate.
-
-    Spectra, so that the cost hardly grows with the filter's length; short blocks, so that they stay in the cache.
-    """
-    if factor == 1:
-        return x
-    half, length = 33, 5120  # half the filter, and the block, in samples of the lower rate
-    t = np.arange(-half * factor, half * factor + 1) / factor
-    kernel = np.sinc(t) * np.kaiser(t.size, 0.1102 * (100.0 - 8.7))  # Kaiser's rule for 100 dB
-    kernel /= kernel.sum()
-    hop, high = length - 2 * half, length * factor
-    response = np.real(rfft(np.roll(np.pad(kernel, (0, high - kernel.size)), -half * factor)))
-    rate_in, rate_out = (1, factor) if up else (factor, 1)
-    blocks = max(1, -(-x.size // (hop * rate_in)))
-    padded = np.pad(x, (half * rate_in, (blocks * hop + half) * rate_in - x.size))
-    out = np.empty(blocks * hop * rate_out)
-    for b in range(blocks):
-        spectrum = rfft(padded[b * hop * rate_in : (b * hop + length) * rate_in])
-        if up:
-            y = factor * irfft(_repeat_spectrum(spectrum, length, factor) * response, high)
-        else:
-            y = irfft(_fold_spectrum(spectrum * response, length, factor), length)
-        out[b * hop * rate_out : (b + 1) * hop * rate_out] = y[half * rate_out : (half + hop) * rate_out]
-    return out[: x.size * rate_out // rate_in]
-
-
-def _repeat_spectrum(spectrum: np.ndarray, length: int, factor: int) -> np.ndarray:
-    """Half spectrum of a signal with factor - 1 zeros put between its samples."""
-    whole = np.concatenate([spectrum, np.conj(spectrum[-2:0:-1])])
-    return np.resize(whole, length * factor // 2 + 1)
-
-
-def _fold_spectrum(spectrum: np.ndarray, length: int, factor: int) -> np.ndarray:
-    """Half spectrum of every factor-th sample: the images fold onto the base band."""
-    whole = np.concatenate([spectrum, np.conj(spectrum[-2:0:-1])])
-    return whole.reshape(factor, length).sum(axis=0)[: length // 2 + 1] / factor

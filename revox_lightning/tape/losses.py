@@ -1,7 +1,10 @@
 """What the playback head loses of a short wavelength: spacing, thickness of the coating, and gap."""
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.fft import irfft, rfft
+from scipy.signal import bilinear
 
 from revox_lightning.errors import UserError
 
@@ -26,18 +29,46 @@ def playback_loss(
     return np.exp(-k_per_um * spacing_um) * -np.expm1(-depth) / depth * np.sinc(k_per_um * gap_um / (2 * np.pi))
 
 
-def loss_fir(
-    sample_rate_hz: float, speed_ips: float, *, spacing_um: float, thickness_um: float, gap_um: float
-) -> np.ndarray:
-    """Minimum-phase FIR (taps,) with the magnitude of `playback_loss`.
+@dataclass(frozen=True)
+class PlaybackHead:
+    """The playback head: what it loses of short wavelengths, and its bump at long ones.
+
+    Where the wavelength grows as long as the head's face, its edges pick up flux of their own and the response
+    undulates; the first and largest of these bumps is kept, at `bump_wavelength_mm` (Jorgensen, "The Complete
+    Handbook of Magnetic Recording", on long-wavelength response). A bump of 0 dB is none.
+    """
+
+    spacing_um: float = 1.0
+    thickness_um: float = 12.0
+    gap_um: float = 2.5
+    bump_db: float = 1.0
+    bump_wavelength_mm: float = 4.0
+
+    def gain(self, frequency_hz: np.ndarray, speed_ips: float, zone_um: float = 0.0) -> np.ndarray:
+        """`playback_loss` of this head; the record zone's distance `zone_um` acts as further spacing."""
+        return playback_loss(
+            frequency_hz,
+            speed_ips,
+            spacing_um=self.spacing_um + zone_um,
+            thickness_um=self.thickness_um,
+            gap_um=self.gap_um,
+        )
+
+    def bump(self, sample_rate_hz: float, speed_ips: float) -> tuple[np.ndarray, np.ndarray]:
+        """(b, a) of the bump: a resonance of Q 1.5."""
+        omega = 2 * np.pi * 1e3 * speed_ips * METRES_PER_INCH / self.bump_wavelength_mm
+        lift, width = 10 ** (self.bump_db / 20), omega / 1.5
+        b, a = bilinear([1.0, lift * width, omega**2], [1.0, width, omega**2], sample_rate_hz)
+        return np.asarray(b), np.asarray(a)
+
+
+def loss_fir(gain: np.ndarray, sample_rate_hz: float) -> np.ndarray:
+    """Minimum-phase FIR (taps,) with the magnitude of a head's `gain` on `frequency_grid_hz`.
 
     A head averages the tape evenly before and behind its gap, so the true loss is symmetrical around the moment the
     tape passes the gap. Counted from that moment it would answer before it is asked; with minimum phase the machine
     is causal and has no latency, and its record equaliser can undo the loss exactly.
     """
-    gain = playback_loss(
-        frequency_grid_hz(sample_rate_hz), speed_ips, spacing_um=spacing_um, thickness_um=thickness_um, gap_um=gap_um
-    )
     return minimum_phase_fir(gain, treble_taps(sample_rate_hz))
 
 
