@@ -9,15 +9,22 @@ import torch
 from omegaconf import OmegaConf
 
 from revox_lightning import audio
-from revox_lightning.commands import assemble, measure, settings
+from revox_lightning.commands import assemble, measure, settings, subjects
 from revox_lightning.commands.exits import guarded
 from revox_lightning.errors import UserError
-from revox_lightning.measure.tape import measuring_tape
+from revox_lightning.measure.tape import excerpt, measuring_tape
+from revox_lightning.report import sheet_plots
 from revox_lightning.runs import RunFolder
 
 RATE = 8_000
 # Only what is quick to compute: no hysteresis, and a transport that has a figure.
 QUICK = ["machine.hysteresis=null", "machine.bias=null", "machine.asperity=null"]
+
+
+@pytest.fixture(autouse=True)
+def no_curves(monkeypatch):
+    """The curves have their own test and take long to draw."""
+    monkeypatch.setattr(sheet_plots, "plots", lambda sheets: [])
 
 
 @pytest.fixture
@@ -73,7 +80,9 @@ def a_run(folder):
     return run.path
 
 
-def test_a_run_stands_beside_its_target_and_is_told_what_it_missed(tmp_path, capsys):
+def test_a_run_stands_beside_its_target_and_is_told_what_it_missed(tmp_path, capsys, monkeypatch):
+    few = ("alignment", "sweep_-20", "silence", "modulation_noise", "speed", "noise")  # a short tape
+    monkeypatch.setattr(subjects, "measuring_tape", lambda *words: excerpt(measuring_tape(*words), few))
     run = a_run(tmp_path / "a_net" / "now")
     (target_name, target), (_, net) = measure.measure([f"run={run}", "speed_seconds=5"])
     assert target_name == "target of a_net"

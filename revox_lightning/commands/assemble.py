@@ -171,6 +171,8 @@ def load_run(path: str | Path) -> tuple[Net, DictConfig, RunFolder]:
     """A trained net with its best weights, its config and its folder: ``net, cfg, folder = load_run(path)``."""
     folder = RunFolder.existing(path)
     cfg = OmegaConf.create(folder.config())
+    if cfg.system.threads:
+        torch.set_num_threads(cfg.system.threads)
     net = build_net(cfg)
     folder.load_weights(net)
     return net.eval(), cfg, folder

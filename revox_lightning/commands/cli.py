@@ -10,6 +10,9 @@ COMMANDS = {
     "evaluate": "score a run, on its own test split or on other recordings",
     "render": "play a file or a folder through a trained model",
     "machine": "play a file through the virtual tape recorder",
+    "measure": "the data sheet of a machine, a recording or a run",
+    "capture": "write the test tape for a machine of your own",
+    "align": "make training pairs of what came back from the machine",
     "doctor": "check the installation; --fix mends torchaudio",
 }
 

@@ -92,9 +92,7 @@ def changed(cfg: DictConfig, overrides: list[str]) -> DictConfig:
             raise UserError(f"{text!r}: write options as name=value.")
         if OmegaConf.select(cfg, name, default="?") == "?":
             known = difflib.get_close_matches(name, _names(cfg), 1)
-            raise UserError(
-                f"there is no option {name}" + (f": did you mean {known[0]}?" if known else ".")
-            )
+            raise UserError(f"there is no option {name}" + (f": did you mean {known[0]}?" if known else "."))
         usual = OmegaConf.select(cfg, name)
         OmegaConf.update(cfg, name, OmegaConf.from_dotlist([f"v={value}"]).v)
         problem = _mismatch(OmegaConf.select(cfg, name), usual)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import logging
 import math
 from pathlib import Path
@@ -47,6 +48,7 @@ class Recordings:
             )
         self.knobs: tuple[str, ...] = ()
         self.zero_vu_dbfs = zero_vu_dbfs
+        self._floor = None if root is None else _floor(Path(root).expanduser())
         if manifest is not None:
             self._found = self._manifest(Path(manifest).expanduser(), delay_samples)
         elif root is not None:
@@ -58,8 +60,19 @@ class Recordings:
         """All takes found, in a fixed order."""
         return list(self._found)
 
-    def floor_energy(self, split: str) -> None:
-        """The hiss of a real machine is not known."""
+    def floor_energy(self, split: str) -> float | None:
+        """Mean square of the hiss and modulation noise in a split's wet signal, where `revox align` measured it.
+
+        It reads floor.json in ``root`` or the folder above it; None without it, or where it lacks a channel. One
+        floor holds for all splits. Raises UserError where the file is damaged.
+        """
+        if self._floor is None:
+            return None
+        channels = max(audio.info(take.wet).channels for take in self._found)
+        powers = self._floor[:channels]
+        if len(powers) < channels or None in powers:
+            return None
+        return sum(power for power in powers if power is not None) / channels
 
     def _manifest(self, path: Path, delay_samples: int) -> list[Take]:
         if not path.is_file():
@@ -135,6 +148,18 @@ def _pair(dry: Path, wet: Path, split: str | None, delay: int) -> Take:
             "%s has %d samples and %s %d: only the common %d are used.", dry, a.frames, wet, b.frames, stop - start
         )
     return Take(dry.stem, dry, wet, start, stop, delay=delay, split=split)
+
+
+def _floor(root: Path) -> list[float | None] | None:
+    """Mean square of the machine's own noise per channel, from the floor.json nearest to the pairs."""
+    path = next((p for p in (root / "floor.json", root.resolve().parent / "floor.json") if p.is_file()), None)
+    if path is None:
+        return None
+    try:
+        powers = json.loads(path.read_text(encoding="utf-8"))["mean_square"]
+        return [None if power is None else float(power) for power in powers]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is damaged ({type(error).__name__}): run revox align again, or remove it.") from error
 
 
 def _folder(root: Path) -> list[tuple[Path, Path, str | None]]:
