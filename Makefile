@@ -13,10 +13,10 @@ train: setup  ## train the default model on the built-in machine: make train ARG
 	$(RUN) train.py $(ARGS)
 
 test: setup  ## the tests, in a few minutes
-	$(RUN) -m pytest -m "not slow" $(ARGS)
+	$(RUN) -m pytest -n 2 -m "not slow" $(ARGS)
 
 test-all: setup  ## the tests that need minutes, too
-	$(RUN) -m pytest $(ARGS)
+	$(RUN) -m pytest -n 2 $(ARGS)
 
 bench-demo: setup  ## capture, record on the virtual machine, align, train, measure: the data sheets side by side
 	$(RUN) benchmarks/bench_demo.py $(ARGS)

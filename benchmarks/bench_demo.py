@@ -17,6 +17,7 @@ from scipy.signal import butter, sosfilt
 from revox_lightning import audio
 from revox_lightning.dsp.interpolation import read_at
 
+HOT_DB = 8.0  # how much harder than usual the tape is driven, so that there is something to learn
 GAIN_DB, DRIFT_PPM, LATE_SECONDS, CONVERTER_DBFS = -3.7, 37.0, 3.0, -100.0
 
 
@@ -50,7 +51,7 @@ def main() -> None:
     tape, played, recorded = (str(work / f"{name}.wav") for name in ("tape", "played", "recorded"))
 
     revox("capture", tape, "sample_rate_hz=44100", "speed_seconds=20")
-    revox("machine", tape, played, f"preset={given.preset}", "seed=1")
+    revox("machine", tape, played, f"preset={given.preset}", f"machine.record_level_db={HOT_DB}", "seed=1")
     print(f"the interface: {GAIN_DB} dB, polarity turned, {DRIFT_PPM} ppm fast, {LATE_SECONDS} s late", flush=True)
     through_the_interface(Path(played), Path(recorded))
     through_the_interface(work / "tape_loopback.wav", work / "loopback.wav")

@@ -9,7 +9,7 @@ from revox_lightning.dsp.clock import clock_drift, drift_of
 from revox_lightning.dsp.trajectory import Trajectory, modulate
 from revox_lightning.errors import UserError
 
-RATE = 11_025
+RATE = 8_000
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +19,7 @@ def minute():
 
 def machine(x):
     """Upside down, filtered, saturated, with hiss; no transport."""
-    x = np.tanh(1.5 * sosfilt(butter(2, [30, 4_500], "bandpass", fs=RATE, output="sos"), x)) / 1.5
+    x = np.tanh(1.5 * sosfilt(butter(2, [30, 3_500], "bandpass", fs=RATE, output="sos"), x)) / 1.5
     return -x - 10 ** (-45 / 20) / np.sqrt(2) * np.random.default_rng(1).standard_normal(len(x))
 
 

@@ -43,7 +43,7 @@ def judged(found, delay):
 
 @pytest.mark.parametrize(("seed", "percent", "polarity"), [(2, 0.08, 1), (5, 0.2, -1)])
 def test_the_performer_is_followed_through_a_tape(seed, percent, polarity):
-    x = perform(12, RATE, seed).astype(float)
+    x = perform(8, RATE, seed).astype(float)
     delay = transport(len(x), RATE, seed, percent)
     rest, constant, coverage = judged(track(x, polarity * tape(modulate(x, delay), RATE, seed), RATE), delay)
     assert rest < 0.2 and abs(constant) < 0.5 and coverage > 0.7
@@ -52,10 +52,8 @@ def test_the_performer_is_followed_through_a_tape(seed, percent, polarity):
 MATERIAL = [  # name, rms allowed, least coverage of the time
     ("band_backing_feelings", 0.1, 0.9),
     ("mix_rock_chaosland", 0.1, 0.9),
-    ("guitar_lead_feelings", 0.1, 0.9),
     ("guitar_clean_rendered", 0.1, 0.7),
     ("keys_epiano_rendered", 0.2, 0.7),
-    ("drums_loops", 0.2, 0.8),
     ("bass_finger_rendered", 0.5, 0.6),
     ("speech_librivox_16k", 0.3, 0.7),
 ]
@@ -65,7 +63,7 @@ MATERIAL = [  # name, rms allowed, least coverage of the time
 def test_recordings_are_followed_through_a_tape(golden, name, allowed, coverage):
     place = golden / "audio" / f"{name}.flac"
     samples, rate = audio.read(place), audio.info(place).sample_rate_hz
-    x = samples[0, : 7 * rate].double().numpy()
+    x = samples[0, : 5 * rate].double().numpy()
     delay = transport(len(x), rate, 7)
     found = track(x, tape(modulate(x, delay), rate, 7), rate)
     rest, constant, share = judged(found, delay)
@@ -74,7 +72,7 @@ def test_recordings_are_followed_through_a_tape(golden, name, allowed, coverage)
 
 def test_speech_is_followed_at_a_higher_rate(golden):
     samples, rate = audio.read(golden / "audio" / "speech_librivox_16k.flac"), 16_000
-    x = resample_poly(samples[0, : 8 * rate].double().numpy(), 3, 1)
+    x = resample_poly(samples[0, : 5 * rate].double().numpy(), 3, 1)
     delay = transport(len(x), 48_000, 3)
     rest, _, share = judged(track(x, tape(modulate(x, delay), 48_000, 3), 48_000), delay)
     assert rest < 0.5 and share > 0.7
@@ -91,7 +89,7 @@ def test_silence_in_the_middle_is_not_trusted():
 
 
 def test_a_pair_with_only_the_transport_is_straightened():
-    x = perform(10, RATE, 6).astype(float)
+    x = perform(7, RATE, 6).astype(float)
     delay = transport(len(x), RATE, 6, base=200.0)
     wet = modulate(x, delay)
     found = track(x, wet, RATE)

@@ -17,9 +17,9 @@ from revox_lightning.errors import UserError
 
 _RATE_HZ = 11_025.0  # enough for a rough place
 _PIECE_SECONDS = 0.37
-_SLOT_SECONDS = 2.5  # one piece is taken from each
+_SLOT_SECONDS = 0.8  # one piece is taken from each
 _FEWEST_PIECES, _PLACES = 12, 8
-_STEEPEST, _STEEPEST_THEN = 0.012, 0.002  # change of delay over time: a speed error of 1.2 %, then the wander about it
+_STEEPEST, _STEEPEST_THEN = 0.012, 0.004  # change of delay over time: a speed error of 1.2 %, then the wander about it
 _SLACK_SECONDS = 1e-3
 _SLOPES = (0.0, 0.005, -0.005)
 _SECOND_SEARCH_SECONDS = 0.05

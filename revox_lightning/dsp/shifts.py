@@ -22,7 +22,7 @@ from revox_lightning.dsp.least_squares import Correlations
 
 _EDGES_HZ = (80.0, 160.0, 320.0, 640.0, 1280.0, 2560.0, 5120.0)  # between the bands
 _BLOCK_SECONDS, _NOISE_SECONDS = 0.006, 0.1
-_CHUNK, _MARGIN = 2**19, 2**13
+_LONGEST_CHUNK, _MARGIN = 2**19, 2**13
 _LEAST_COHERENCE = 0.2
 _LARGEST = 4.0  # shift that one step may claim
 _CLEANEST = 1e-8  # noise beside the loudest block, as powers: what the filters here leave of it in silence
@@ -66,12 +66,13 @@ def measured_shifts(
     rest, kept = power_spectrum(y - p, 1024), power_spectrum(p, 1024)
     rest += 1e-5 * rest.max() + 1e-30
     block = 64 * max(1, round(_BLOCK_SECONDS * sample_rate_hz / 64))
-    bins_hz = np.fft.rfftfreq(_CHUNK, 1 / sample_rate_hz)
+    chunk = min(_LONGEST_CHUNK, 1 << (len(y) + 2 * _MARGIN).bit_length())
+    bins_hz = np.fft.rfftfreq(chunk, 1 / sample_rate_hz)
     bands = _bands(bins_hz, block)
     kernel = irfft(1 / np.sqrt(rest)) * np.roll(np.hanning(1024), 512)  # short: what is loud stays out of silences
-    white = rfft(np.concatenate((kernel[:512], np.zeros(_CHUNK - 1024), kernel[512:]))).real
+    white = rfft(np.concatenate((kernel[:512], np.zeros(chunk - 1024), kernel[512:]))).real
     tiles = _tiles(p, y, white, bands, block)
-    widths = np.array([(weights**2).sum() / (_CHUNK // 2) for weights, _ in bands])
+    widths = np.array([(weights**2).sum() / (chunk // 2) for weights, _ in bands])
     shift, precision = _from_tiles(tiles, max(1, round(_NOISE_SECONDS * sample_rate_hz / block)), block * widths)
     total = precision.sum(axis=1)
     safe = np.maximum(total, 1e-9)
@@ -99,11 +100,12 @@ def _tiles(
     All three pass the whitening filter `white` (bins,); a low band is read off at a lower rate.
     """
     blocks = len(y) // block
-    inner = (_CHUNK - 2 * _MARGIN) // block * block
-    slope = 2j * np.pi * np.fft.rfftfreq(_CHUNK)
+    chunk = 2 * (len(white) - 1)
+    inner = (chunk - 2 * _MARGIN) // block * block
+    slope = 2j * np.pi * np.fft.rfftfreq(chunk)
     chunks = []
     for start in range(0, blocks * block, inner):
-        spectra = [white * rfft(excerpt(part, start - _MARGIN, _CHUNK)) for part in (p, y)]
+        spectra = [white * rfft(excerpt(part, start - _MARGIN, chunk)) for part in (p, y)]
         spectra.append(slope * spectra[0])
         stop = min(inner, blocks * block - start)
         chunks.append(np.stack([_band_sums(spectra, band, block, stop) for band in bands], axis=-1))
