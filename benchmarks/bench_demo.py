@@ -17,7 +17,8 @@ from scipy.signal import butter, sosfilt
 from revox_lightning import audio
 from revox_lightning.dsp.interpolation import read_at
 
-HOT_DB = 8.0  # how much harder than usual the tape is driven, so that there is something to learn
+ZERO_VU_DBFS = -10.0  # a hot line level, which uses the converters' range and the net's
+HOT_DB = 6.0  # how much harder than usual the tape is driven, so that there is something to learn
 GAIN_DB, DRIFT_PPM, LATE_SECONDS, CONVERTER_DBFS = -3.7, 37.0, 3.0, -100.0
 
 
@@ -44,14 +45,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, default=Path("outputs/bench_demo"))
     parser.add_argument("--preset", default="a77_7.5ips")
-    parser.add_argument("--epochs", default="6")
+    parser.add_argument("--epochs", default="12")
     given = parser.parse_args()
     work: Path = given.work
     work.mkdir(parents=True, exist_ok=True)
     tape, played, recorded = (str(work / f"{name}.wav") for name in ("tape", "played", "recorded"))
 
-    revox("capture", tape, "sample_rate_hz=44100", "speed_seconds=20")
-    revox("machine", tape, played, f"preset={given.preset}", f"machine.record_level_db={HOT_DB}", "seed=1")
+    revox("capture", tape, "sample_rate_hz=44100", "speed_seconds=20", f"zero_vu_dbfs={ZERO_VU_DBFS}")
+    levels = (f"machine.zero_vu_dbfs={ZERO_VU_DBFS}", f"machine.record_level_db={HOT_DB}")
+    revox("machine", tape, played, f"preset={given.preset}", *levels, "seed=1")
     print(f"the interface: {GAIN_DB} dB, polarity turned, {DRIFT_PPM} ppm fast, {LATE_SECONDS} s late", flush=True)
     through_the_interface(Path(played), Path(recorded))
     through_the_interface(work / "tape_loopback.wav", work / "loopback.wav")
