@@ -187,6 +187,8 @@ def _differences(sheet: dict[str, Any], target: dict[str, Any]) -> Iterator[tupl
         yield size, f"It {meaning.more if size > 0 else meaning.less}: {facts}"
         one_sided = _ONE_SIDED.get(figure.path)
         if one_sided and a is not None and b is not None and _none(a) != _none(b):
+            one, other = ("not found" if _none(v) else f"{figure.written(v)}{unit}" for v in (a, b))
+            facts = f"{figure.label} is {one} against {other}."
             yield math.inf, f"It {one_sided[0] if _none(a) else one_sided[1]}: {facts}"
     yield from _curve_differences(sheet, target)
 
