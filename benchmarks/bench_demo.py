@@ -6,6 +6,7 @@ side. `--work FOLDER` keeps everything there (default outputs/bench_demo); `--pr
 """
 
 import argparse
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -48,6 +49,8 @@ def main() -> None:
     parser.add_argument("--epochs", default="12")
     given = parser.parse_args()
     work: Path = given.work
+    if (work / "tape.wav").exists():
+        shutil.rmtree(work)  # of an earlier demonstration
     work.mkdir(parents=True, exist_ok=True)
     tape, played, recorded = (str(work / f"{name}.wav") for name in ("tape", "played", "recorded"))
 

@@ -468,3 +468,16 @@ def test_the_command_takes_recordings_without_a_layout(tmp_path, music):
     assert dry.shape[0] == 2 and esr(dry, target) < -25
     kept = np.load(out / "raw" / "programme.npz")["delay_samples"]
     assert np.median(kept) == pytest.approx(700, abs=2)
+
+
+def test_a_place_with_other_files_is_refused(tmp_path):
+    earlier = tmp_path / "earlier"
+    earlier.mkdir()
+    (earlier / "align.json").write_text("{}")
+    command._check_place(earlier, [tmp_path / "tape.wav"])
+    with pytest.raises(UserError, match="what is to be read"):
+        command._check_place(earlier, [earlier / "raw" / "take.wav"])
+    (earlier / "notes.txt").write_text("keep me")
+    with pytest.raises(UserError, match="something else"):
+        command._check_place(earlier, [tmp_path / "tape.wav"])
+    assert (earlier / "notes.txt").exists()

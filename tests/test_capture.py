@@ -213,3 +213,16 @@ def test_programme_that_cannot_be_used_is_named(tmp_path, how, message):
 def test_a_tape_without_programme_is_refused():
     with pytest.raises(UserError, match="needs programme"):
         tape.compose([], RATE_HZ)
+
+
+def test_nothing_is_overwritten(tmp_path):
+    music = tmp_path / "music.wav"
+    music.write_bytes(b"music")
+    with pytest.raises(UserError, match="exists already"):
+        capture.capture([str(music), f"programme={music}"])
+    (tmp_path / "tape.json").write_text("{}")
+    with pytest.raises(UserError, match="exists already"):
+        capture.capture([str(tmp_path / "tape.wav")])
+    with pytest.raises(UserError, match="names nothing"):
+        capture.capture([str(tmp_path / "other.wav"), "programme="])
+    assert music.read_bytes() == b"music"

@@ -256,7 +256,10 @@ def test_the_page_needs_nothing_else_and_the_json_reads_back(wire, cubic, tmp_pa
     page = (tmp_path / "sheet.html").read_text()
     assert "http" not in page.replace("http://www.w3.org", "") and "<script" not in page
     assert page.count('src="data:image/svg+xml;base64,') == page.count("<img") > 8
-    for text in ("cubic &amp; co", "What did wire miss of cubic?", "(monitor)", "0.08", "2 (level not stated)",
+    speed = next(f for f in figures.FIGURES if f.path == "speed.weighted_two_sigma_percent")
+    assert report.published(monitor, speed) == "-"  # a published figure is of a second pass
+    assert report.published(monitor | {"mode": "second_pass"}, speed) == "0.08 (standard not stated)"
+    for text in ("cubic &amp; co", "What did wire miss of cubic?", "(monitor)", "2 (level not stated)",
                  "published S/N 58 dB, weighting or reference not stated", "&lt;b&gt;"):  # fmt: skip
         assert text in page, text
 

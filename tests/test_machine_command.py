@@ -79,3 +79,11 @@ def test_the_input_is_not_overwritten_and_must_exist(song, tmp_path):
         machine([str(tmp_path / "absent.wav"), str(tmp_path / "tape.wav")])
     with pytest.raises(UserError, match="an input and an output"):
         machine([str(song)])
+
+
+def test_the_truth_does_not_overwrite_the_audio(song, tmp_path):
+    before = song.read_bytes()
+    for place in (song, tmp_path / "tape.wav"):
+        with pytest.raises(UserError, match="overwrite the audio"):
+            machine([str(song), str(tmp_path / "tape.wav"), f"truth={place}"])
+    assert song.read_bytes() == before and not (tmp_path / "tape.wav").exists()

@@ -9,12 +9,14 @@ import pytest
 
 from revox_lightning.dsp.oversampling import change_rate
 from revox_lightning.errors import UserError
+from revox_lightning.tape import magnetics
 from revox_lightning.tape.equalisation import Equalisation, playback_equaliser, time_constants
 from revox_lightning.tape.hysteresis import SOLVERS, jiles_atherton
 from revox_lightning.tape.losses import PlaybackHead, frequency_grid_hz, loss_fir, minimum_phase_fir, playback_loss
 from revox_lightning.tape.machine import STAGES, TapeMachine
 from revox_lightning.tape.magnetics import Bias, JilesAtherton, Preisach
 from revox_lightning.tape.noise import Asperity, Hiss
+from revox_lightning.tape.stereo import Azimuth
 
 QUIET = TapeMachine()
 LEVEL = replace(QUIET, head=PlaybackHead(bump_db=0.0))
@@ -262,3 +264,22 @@ def test_broken_input_is_named():
         TapeMachine().play(np.full((1, 10), np.nan), 44_100, 0)
     with pytest.raises(ValueError, match="channels, time"):
         TapeMachine().play(np.zeros(10), 44_100, 0)
+
+
+def test_the_record_equaliser_does_not_make_up_for_a_tilted_head():
+    hz = np.array([10_000.0])
+    straight, tilted = (replace(QUIET, azimuth=Azimuth(error_minutes=minutes)) for minutes in (0.0, 10.0))
+    lost = tilted.response_db(hz, 48_000) - straight.response_db(hz, 48_000)
+    assert lost[0] == pytest.approx(20 * np.log10(Azimuth(10.0).loss(hz, 7.5)[0]), abs=0.05) and lost[0] < -1
+
+
+def test_long_tapes_are_magnetised_in_blocks_without_seams():
+    x = 0.5 * np.random.default_rng(0).standard_normal(magnetics._BLOCK_SAMPLES + 5000)
+    tape = magnetics.Tape(JilesAtherton(), Bias(), 7.5, oversampling=2)
+    whole, late = tape.magnetise(x, 48_000), tape.magnetise(x[4000:], 48_000)
+    np.testing.assert_allclose(whole[5000:-10], late[1000:-10], atol=1e-9)
+
+
+def test_levels_out_of_reach_are_named():
+    with pytest.raises(UserError, match="mol_db"):
+        TapeMachine(mol_db=100.0)

@@ -59,15 +59,17 @@ def align_tape(layout: Layout, tape: np.ndarray, recorded: np.ndarray, name: str
     assert timeline is not None
     findings += judged
     silent = _silence(layout, timeline, recorded)
-    leak_db = _leak(layout, timeline, recorded, name, findings)
     hums = [health.hum(channel, rate_hz) for channel in silent]
     programme_dbfs = _programme_dbfs(layout, timeline, recorded)
     for found in hums:
         findings += health.judge_hum(found, programme_dbfs, name)
+    stop_at_fatal(findings)  # hum in both channels would look like a leak
+    leak_db = _leak(layout, timeline, recorded, name, findings)
     stop_at_fatal(findings)
     stretches = _stretches(layout, timeline, tape, recorded)
     measured = measured_gains(stretches, recorded, rate_hz)
     findings += judge_gains(stretches, measured, programme_dbfs, name) + judge_trust(stretches, rate_hz)
+    stop_at_fatal(findings)
     noise = [health.mean_square(channel) for channel in silent]
     plays = [stretch for stretch in stretches if stretch.kind == "floor"]
     return Alignment(

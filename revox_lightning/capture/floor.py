@@ -50,7 +50,7 @@ def measure(
     size = min(8192, len(differences[0]))
     spectra = [welch(d, sample_rate_hz, nperseg=size) for d in differences]
     hz, density = spectra[0][0], np.mean([power for _, power in spectra], axis=0)
-    octaves = [f for f in _OCTAVES_HZ if f * 2**0.5 <= sample_rate_hz / 2]
+    octaves = [f for f in _OCTAVES_HZ if f < sample_rate_hz / 2]  # the last one ends at half the rate
     in_octave = [
         level_dbfs(float(density[(hz >= f / 2**0.5) & (hz < f * 2**0.5)].sum() * (hz[1] - hz[0]))) for f in octaves
     ]

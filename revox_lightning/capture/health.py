@@ -11,7 +11,8 @@ from revox_lightning.capture.findings import Finding, fatal, note, warning
 
 SIDES = ("left", "right")
 _BLOCK = 1 << 21
-_SILENCE_DBFS, _MISSING_DB = -80.0, -50.0
+_SILENCE_DBFS, _NOTHING_DBFS, _MISSING_DB = -80.0, -110.0, -50.0
+_OFFSET, _OFFSET_DB = 0.01, -20.0  # of full scale, and re the channel's level
 _FULL_SCALE_WITHIN, _FLAT_SHARE, _FLAT_RUN = 1e-4, 0.98, 4
 _CLIPPED_FATAL, _CLIPPED_RUNS_WARNED = 0.01, 5
 _HUM_FATAL_DB, _HUM_WARNED_DB = -30.0, -50.0
@@ -60,8 +61,16 @@ def first_look(recorded: np.ndarray, name: str, played: list[bool]) -> list[Find
     found: list[Finding] = []
     levels = [level_dbfs(mean_square(channel)) for channel in recorded]
     if max(levels) < _SILENCE_DBFS:
-        sentence = f"{name} is silent: check the cables, the input and the tape/source switch, then record again."
+        what = "is silent" if max(levels) < _NOTHING_DBFS else f"is nearly silent ({max(levels):.0f} dBFS)"
+        sentence = f"{name} {what}: check the cables, the input's gain and the tape/source switch, then record again."
         return [fatal("silence", sentence)]
+    for side, channel, level in zip(SIDES, recorded, levels, strict=False):
+        offset = float(np.mean(channel, dtype=np.float64))
+        if abs(offset) > _OFFSET and level_dbfs(offset**2) > level + _OFFSET_DB:
+            sentence = (
+                f"the {side} channel of {name} has a DC offset of {offset:+.3f}: mend the interface or filter it."
+            )
+            found.append(fatal("dc_offset", sentence))
     for side, level, wanted in zip(SIDES, levels, played, strict=False):
         if wanted and (level < _SILENCE_DBFS or level < max(levels) + _MISSING_DB):
             sentence = f"the {side} channel of {name} is missing ({level:.0f} dBFS): check its cable."
@@ -136,13 +145,16 @@ def quietest(x: np.ndarray, sample_rate_hz: float, seconds: float = _FRAME_SECON
 
 
 def overwhelming_hum(recorded: np.ndarray, sample_rate_hz: float, name: str) -> list[Finding]:
-    """Hum that leaves too little of anything else to find markers in."""
+    """Hum that leaves too little of anything else to find markers in: everywhere, as no music is."""
     found: list[Finding] = []
+    frame = round(2 * sample_rate_hz)
     for channel in recorded:
-        whole = level_dbfs(mean_square(channel))
-        quiet = channel[slice(*quietest(channel, sample_rate_hz, 2.0))].astype(np.float64)
-        here = hum(quiet, sample_rate_hz)
-        if here is not None and here.dbfs > whole - 6:
+        starts = np.linspace(0, max(channel.size - frame, 0), 7).astype(int)
+        parts = [channel[start : start + frame].astype(np.float64) for start in starts]
+        hums = [hum(part, sample_rate_hz) for part in parts]
+        here = hum(channel[slice(*quietest(channel, sample_rate_hz, 2.0))].astype(np.float64), sample_rate_hz)
+        shares = [h is not None and h.dbfs > level_dbfs(mean_square(p)) - 6 for h, p in zip(hums, parts, strict=True)]
+        if here is not None and all(shares):
             what = f"{name} is mostly hum of {here.mains_hz:.0f} Hz ({here.dbfs:.0f} dBFS)"
             found.append(fatal("hum", f"{what}: break the ground loop and record again."))
     return found[:1]

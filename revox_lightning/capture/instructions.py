@@ -17,7 +17,9 @@ _METRES_PER_INCH = 0.0254
 
 def page(layout: Layout, tape: Path, loopback: Path) -> str:
     """The page as HTML."""
-    steps = _before(layout) + _loopback(loopback) + _levels(layout, tape) + _recording(layout, tape) + _after(tape)
+    steps = (
+        _before(layout) + _loopback(loopback) + _levels(layout, tape) + _recording(layout, tape) + _after(tape, layout)
+    )
     items = "\n".join(f"<li>{step}</li>" for step in steps)
     return (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{escape(tape.name)}</title>'
@@ -90,13 +92,14 @@ def _recording(layout: Layout, tape: Path) -> list[str]:
     ]
 
 
-def _after(tape: Path) -> list[str]:
+def _after(tape: Path, layout: Layout) -> list[str]:
     loop = f"loopback={escape(tape.stem)}_loopback_recorded.wav"
     return [
         f"Run <code>revox align {escape(tape.name)} recorded.wav {loop} out=my_machine</code> (without "
         "<code>loopback=</code> if you left it out). It says in plain words what it found, before anything is trained.",
         "Then train: <code>python train.py data=recordings data.root=my_machine/demodulated "
-        f"data.sample_rate_hz=...</code>. Keep <code>{escape(tape.stem)}.json</code> beside the tape: align needs it.",
+        f"data.sample_rate_hz={layout.sample_rate_hz}</code>. Keep <code>{escape(tape.stem)}.json</code> beside the "
+        "tape: align needs it.",
     ]
 
 

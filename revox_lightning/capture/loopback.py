@@ -45,7 +45,12 @@ class Loopback:
     def findings(self) -> list[Finding]:
         """What is worth saying about it."""
         level = ", ".join(f"{gain:+.2f} dB" for gain in self.gain_db)
-        said = [note("loopback", f"converters and cables: gain {level}, clock {self.clock_ppm:+.2f} ppm; taken out.")]
+        said = [
+            note(
+                "loopback",
+                f"converters and cables: gain {level}, taken out with their response; clock {self.clock_ppm:+.2f} ppm.",
+            )
+        ]
         if self.polarity < 0:
             said.append(warning("loopback_polarity", "the cables or converters turn the polarity over; corrected."))
         if max(abs(gain) for gain in self.gain_db) > 6:

@@ -15,6 +15,7 @@ _SPEEDS = {2.0: "half", 0.5: "double", 4.0: "a quarter of the", 0.25: "four time
 _RATES_HZ = (22_050, 32_000, 44_100, 48_000, 88_200, 96_000, 176_400, 192_000)
 _SPEED_FATAL, _SPEED_WARNED = 0.03, 0.003
 _STEP_SECONDS = 0.05
+_JUMP_SECONDS, _JUMP_SHARE = 0.1, 0.005  # the delay of no transport wanders so far between two markers
 _SIGNIFICANT = 3.0  # a trend counts when it moves the delay by more than so many standard deviations of the rest
 
 
@@ -84,10 +85,28 @@ def judge_timeline(timeline: Timeline | None, layout: Layout, frames: int, name:
         found.append(
             fatal("shorter", f"{name} starts {missing:.1f} s after the test tape did: record the tape from its start.")
         )
+    elif (jump := _jump(timeline, layout, name)) is not None:
+        found = [jump]
     elif len(timeline.tape) < timeline.wanted:
         lost = timeline.wanted - len(timeline.tape)
         found.append(warning("markers", f"{lost} of {timeline.wanted} markers are spoilt: {name} has dropouts."))
     return found
+
+
+def _jump(timeline: Timeline, layout: Layout, name: str) -> Finding | None:
+    """A stretch between two markers that is too long or too short for any transport."""
+    tape, came = np.diff(timeline.tape), np.diff(timeline.recorded)
+    usual = float(np.median(came / tape))
+    excess = (came - usual * tape) / layout.sample_rate_hz
+    at = int(np.argmax(np.abs(excess)))
+    if abs(excess[at]) < max(_JUMP_SECONDS, _JUMP_SHARE * tape[at] / layout.sample_rate_hz):
+        return None
+    first, last = (timeline.tape[n] / layout.sample_rate_hz for n in (at, at + 1))
+    return fatal(
+        "jump",
+        f"{abs(excess[at]):.2f} s {'are missing from' if excess[at] < 0 else 'were put into'} {name} between "
+        f"{first:.0f} and {last:.0f} s of the tape (a cut, or a buffer that ran empty): record it again in one go.",
+    )
 
 
 @dataclasses.dataclass(frozen=True)

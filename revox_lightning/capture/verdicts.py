@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from revox_lightning.capture.findings import Finding, note, warning
+from revox_lightning.capture.findings import Finding, fatal, note, warning
 from revox_lightning.capture.gain import Gain
 from revox_lightning.capture.stretch import Stretch
 from revox_lightning.dsp.tracking import CONFIDENCE_THRESHOLD
@@ -43,9 +43,11 @@ def judge_gains(stretches: list[Stretch], measured: list[list[Gain]], level_dbfs
     worst = min(every, key=lambda gain: gain.correlation)
     if worst.correlation < _CORRELATION:
         where = stretches[next(i for i, channels in enumerate(measured) if any(g is worst for g in channels))].name
-        found.append(
-            warning("unlike", f"{where} agrees poorly with what was played (correlation {worst.correlation:.2f}).")
+        sentence = (
+            f"{where} came back unlike what was played (correlation {worst.correlation:.2f}): samples are missing or "
+            "were put in (a cut, or a buffer that ran empty); record the tape again in one go."
         )
+        found.append(fatal("unlike", sentence))
     return found
 
 

@@ -28,6 +28,7 @@ USAGE = (
     "calibration_flux_nwb_per_m=NUMBER] [out=FOLDER], or revox align dry=FILE wet=FILE [pulses=auto|left|right|none] "
     "[out=FOLDER]"
 )
+_RESULTS = {"align.html", "align.json", "data_sheet.json", "floor.json", "stereo", *pairs.FORMS}
 _KNOWN = {"loopback", "out", "calibration_tape", "calibration_flux_nwb_per_m", "mode", "dry", "wet", "pulses"}
 
 
@@ -42,14 +43,21 @@ def align(argv: list[str]) -> Path:
     mode = named.get("mode")
     if mode not in (None, *data_sheet.MODES):
         raise UserError(f"mode={mode}: choose monitor (replayed while recording) or second_pass (after a rewind).")
+    if named.get("out") == "":
+        raise UserError("out= names no folder: give one, or leave it out.")
     first, recorded_path = (Path(p).expanduser() for p in ((named["dry"], named["wet"]) if own else words))
     out = Path(named.get("out", recorded_path.with_name(f"{recorded_path.stem}_aligned"))).expanduser()
-    _check_place(out)
+    inputs = [
+        first,
+        recorded_path,
+        *(Path(named[n]).expanduser() for n in ("loopback", "calibration_tape") if n in named),
+    ]
+    _check_place(out, inputs)
     if own:
         alignment, recorded, layout, loop, tape = *_own(first, recorded_path, named), None, None, None
     else:
         alignment, recorded, layout, loop, tape = _tape(first, recorded_path, named)
-    calibrated = _calibration(named, alignment, layout, recorded) if "calibration_tape" in named else None
+    calibrated = _calibration(named, alignment, layout, recorded, loop) if "calibration_tape" in named else None
     if calibrated is None:
         sentence = "absolute speed, flux, azimuth and the split between record and replay need a calibration tape."
         alignment.findings.append(note("unknown", sentence))
@@ -60,11 +68,13 @@ def align(argv: list[str]) -> Path:
         _write_json(place / "align.json", found)
         session.write_floor(alignment, place)
         if layout is not None and layout.measuring and tape is not None:
-            _write_json(place / "data_sheet.json", _sheet(layout, tape, recorded, alignment, mode))
+            _write_json(
+                place / "data_sheet.json", _sheet(layout, tape, recorded, alignment, mode, calibrated is not None)
+            )
         report.write_page(place / "align.html", recorded_path.name, found, report.picture(alignment, recorded))
     train = f"data=recordings data.root={out / 'demodulated'} data.sample_rate_hz={alignment.sample_rate_hz}"
     print(report.summary(found))
-    print(f"What was found: {out / 'align.html'}   train on it: {train}")
+    print(f"What was found: {out / 'align.html'}   train on it: python train.py {train}")
     return out
 
 
@@ -101,7 +111,11 @@ def _own(dry_path: Path, wet_path: Path, named: dict[str, str]) -> tuple[Alignme
 
 
 def _calibration(
-    named: dict[str, str], alignment: Alignment, layout: Layout | None, recorded: np.ndarray
+    named: dict[str, str],
+    alignment: Alignment,
+    layout: Layout | None,
+    recorded: np.ndarray,
+    loop: loopback.Loopback | None,
 ) -> dict[str, Any]:
     path = Path(named["calibration_tape"]).expanduser()
     text = named.get("calibration_flux_nwb_per_m")
@@ -111,6 +125,10 @@ def _calibration(
         raise UserError(f"calibration_flux_nwb_per_m={text}: expected a number, such as 320.") from None
     zero = session.zero_vu_dbfs(layout, alignment, recorded) if layout is not None else None
     x = audio.read(path).numpy()
+    if audio.info(path).sample_rate_hz != alignment.sample_rate_hz or len(x) != len(recorded):
+        raise UserError(f"{path} has another rate or number of channels than the recording: record both alike.")
+    if loop is not None:
+        x = loopback.remove(loop, x)  # as from the recording it is compared with
     told = calibration.read(x, audio.info(path).sample_rate_hz, path.name, flux, zero)
     whole = alignment.gains[0][0].response_db
     told["record_response_db"] = calibration.record_response(told["replay_response_db"], whole) or None
@@ -118,12 +136,17 @@ def _calibration(
 
 
 def _sheet(
-    layout: Layout, tape: np.ndarray, recorded: np.ndarray, alignment: Alignment, mode: str | None
+    layout: Layout, tape: np.ndarray, recorded: np.ndarray, alignment: Alignment, mode: str | None, calibrated: bool
 ) -> dict[str, Any]:
     """The machine's data sheet, from the measuring signals on the tape."""
     log.info("measuring the machine ...")
     sections, dry, wet = session.measuring_part(layout, tape, recorded, alignment)
-    return data_sheet.data_sheet(sections, dry, wet, layout.sample_rate_hz, layout.zero_vu_dbfs, mode)
+    wet = alignment.polarity * wet  # as in the pairs
+    sheet = data_sheet.data_sheet(sections, dry, wet, layout.sample_rate_hz, layout.zero_vu_dbfs, mode)
+    for group, figure in () if calibrated else (("speed", "error_percent"), ("stereo", "azimuth_us")):
+        if sheet.get(group):
+            sheet[group][figure] = None  # what a tape that was made on the machine itself cannot tell
+    return sheet
 
 
 def _say(found: dict[str, Any]) -> None:
@@ -136,10 +159,16 @@ def _write_json(path: Path, content: dict[str, Any]) -> None:
     write_atomically(path, lambda file: file.write(text.encode()))
 
 
-def _check_place(out: Path) -> None:
-    """Earlier results may be replaced; anything else in that place may not."""
-    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / "align.json").exists())):
+def _check_place(out: Path, inputs: list[Path]) -> None:
+    """Earlier results may be replaced; anything else in that place may not, least of all what is read."""
+    if out.exists() and not out.is_dir():
         raise UserError(f"out={out}: that place holds something else; choose a new folder.")
+    foreign = sorted(path.name for path in out.glob("*") if path.name not in _RESULTS) if out.exists() else []
+    if foreign:
+        raise UserError(f"out={out}: that folder holds something else ({foreign[0]}); choose a new folder.")
+    if any(path.resolve().is_relative_to(out.resolve()) for path in inputs):
+        raise UserError(f"out={out}: that folder holds what is to be read; choose a new folder.")
+    out.parent.mkdir(parents=True, exist_ok=True)
 
 
 def main() -> None:

@@ -27,6 +27,8 @@ _BLOCK = 1 << 20
 def capture(argv: list[str]) -> Path:
     """Writes the test tape, its loopback file, its layout and its page; returns the page's path."""
     programmes = [Path(text.partition("=")[2]).expanduser() for text in argv if text.startswith("programme=")]
+    if "programme=" in argv:
+        raise UserError("programme= names nothing: give a file or a folder, or leave it out for the built-in music.")
     rest = [text for text in argv if not text.startswith("programme=")]
     known = {"sample_rate_hz", "subtype", "channels", "zero_vu_dbfs", "speed_seconds"}
     named, others, words = settings.arguments(rest, known)
@@ -45,6 +47,11 @@ def capture(argv: list[str]) -> Path:
         raise UserError(f"sample_rate_hz={rate_hz}: give 16000 to 384000.")
     if not -40 <= zero_vu_dbfs <= -6.5:
         raise UserError(f"zero_vu_dbfs={zero_vu_dbfs:g}: give -40 to -6.5, so that the signals fit below full scale.")
+    out = Path(words[0]).expanduser()
+    beside, page = out.with_name(f"{out.stem}_loopback.wav"), out.with_suffix(".html")
+    for path in (out, beside, out.with_suffix(".json"), page):
+        if path.exists():
+            raise UserError(f"{path} exists already and may belong to a tape that was recorded: choose another name.")
     if programmes:
         pieces = programme.read_pieces(programmes, rate_hz, channels, zero_vu_dbfs)
     else:
@@ -52,10 +59,7 @@ def capture(argv: list[str]) -> Path:
     layout, signal, loopback = tape.compose(
         pieces, rate_hz, channels=channels, zero_vu_dbfs=zero_vu_dbfs, speed_seconds=speed_seconds
     )
-    out = Path(words[0]).expanduser()
     out.parent.mkdir(parents=True, exist_ok=True)
-    beside = out.with_name(f"{out.stem}_loopback.wav")
-    page = out.with_suffix(".html")
     for path, x in ((beside, loopback), (out, signal)):
         _write(path, x, rate_hz, subtype)
     layout.write(out.with_suffix(".json"))

@@ -22,7 +22,11 @@ def main() -> None:
     words = sys.argv[1:]
     if words and words[0] in COMMANDS:
         sys.argv = [f"revox {words[0]}", *words[1:]]
-        importlib.import_module(f"revox_lightning.commands.{words[0]}").main()
+        command = importlib.import_module(f"revox_lightning.commands.{words[0]}")
+        if hasattr(command, "USAGE") and {"-h", "--help"} & set(words[1:]):
+            print(f"usage: {command.USAGE}")
+            return
+        command.main()
         return
     usage = "usage: revox COMMAND ...\n" + "".join(f"  {name:10s}{text}\n" for name, text in COMMANDS.items())
     if not words or words[0] in ("-h", "--help", "help"):

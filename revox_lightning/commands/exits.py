@@ -44,16 +44,22 @@ class _Format(logging.Formatter):
         return f"warning: {text}" if record.levelno == logging.WARNING else text
 
 
+_DISK = (
+    errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EACCES, errno.EPERM,
+    errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENOENT, errno.ENAMETOOLONG,
+)  # fmt: skip
+
+
 @contextlib.contextmanager
 def disk_faults() -> Iterator[None]:
     """Turns what the disk refuses - full, read-only, over quota, not permitted - into a UserError."""
     try:
         yield
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EACCES, errno.EPERM):
+        if error.errno not in _DISK:
             raise
         place = f" {error.filename}" if error.filename else ""
-        reason = f"could not write{place}: {error.strerror}; make room or choose another folder (run_dir=), then go on."
+        reason = f"could not write{place}: {error.strerror}; make room or choose another place, then go on."
         raise UserError(reason) from error
 
 

@@ -30,12 +30,14 @@ def machine(argv: list[str]) -> None:
     source, target = (Path(word).expanduser() for word in words)
     if source.resolve() == target.resolve():
         raise UserError(f"{source} would be overwritten by its own copy: choose another output.")
+    truth = Path(named["truth"]).expanduser() if "truth" in named else None
+    if truth is not None and truth.resolve() in (source.resolve(), target.resolve()):
+        raise UserError(f"truth={truth} would overwrite the audio: choose another file, ending in .npz.")
     recorder = assemble.build_machine(named.get("preset", "a77_7.5ips"), others)
     recorder = recorder.without(*(stage for stage in named.get("without", "").split(",") if stage))
-    try:
-        seed = int(named.get("seed", 0))
-    except ValueError:
-        raise UserError(f"seed={named['seed']}: give a whole number.") from None
+    if not named.get("seed", "0").isdecimal():
+        raise UserError(f"seed={named['seed']}: give a whole number of at least 0.")
+    seed = int(named.get("seed", 0))
     info = audio.info(source)
     log.info("playing %s (%.1f min) ...", source, info.frames / info.sample_rate_hz / 60)
     playback = recorder.play(audio.read(source).numpy(), info.sample_rate_hz, seed)
@@ -44,8 +46,8 @@ def machine(argv: list[str]) -> None:
         subtype = info.subtype if target.suffix.lower() == source.suffix.lower() else "PCM_24"
         with audio.writer(target, info.sample_rate_hz, info.channels, subtype) as out:
             out.write(torch.from_numpy(playback.wet))
-        if "truth" in named:
-            _write_truth(Path(named["truth"]).expanduser(), playback, info.sample_rate_hz)
+        if truth is not None:
+            _write_truth(truth, playback, info.sample_rate_hz)
     _say(target, playback, info, out.clipped_samples)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import math
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import Progress, TextColumn, TimeElapsedColumn
 
-from revox_lightning.commands import subjects
+from revox_lightning.commands import settings, subjects
 from revox_lightning.commands.exits import disk_faults, guarded, log
 from revox_lightning.errors import UserError
 from revox_lightning.measure.data_sheet import MODES
@@ -25,20 +26,20 @@ OPTIONS = ("out", "mode", "speed_seconds", "sample_rate_hz", "zero_vu_dbfs", "co
 def measure(argv: list[str]) -> data_sheet.Sheets:
     """Measures all that is named, prints a table, and writes ``data_sheet.html`` and ``data_sheet.json``."""
     what, options, changes = _arguments(argv)
-    settings = _settings(options)
+    how = _settings(options)
     sheets: data_sheet.Sheets = []
     place = Path(options["out"]).expanduser() if "out" in options else None
     with _progress() as progress:
         for kind, value in what:
             if kind == "machine":
-                sheets += subjects.of_machine(value, changes, settings, progress)
+                sheets += subjects.of_machine(value, changes, how, progress)
             elif kind == "run":
-                found, folder = subjects.of_run(value, settings, progress)
+                found, folder = subjects.of_run(value, how, progress)
                 sheets += [(name, sheet) for name, sheet in found if name not in dict(sheets)]
                 place = place or (folder.path / "measure" if len(what) == 1 else None)
             else:
                 dry, wet = (Path(word).expanduser() for word in value.split("\n"))
-                sheets += subjects.of_files(dry, wet, settings, progress)
+                sheets += subjects.of_files(dry, wet, how, progress)
         place = place or Path("outputs/measure") / datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
         progress("page")
         page, figures = place / "data_sheet.html", place / "data_sheet.json"
@@ -56,13 +57,14 @@ def _arguments(argv: list[str]) -> tuple[list[tuple[str, str]], dict[str, str], 
     changes, words = [], []
     for text in argv:
         name, equals, value = text.partition("=")
-        if not equals or "/" in name or Path(text).exists():
+        group = (settings.CONF / name).is_dir()  # such as machine/hysteresis
+        if not equals or ("/" in name and not group) or Path(text).exists():
             words.append(text)
         elif name in ("machine", "run"):
             what.append((name, value))
         elif name in OPTIONS:
             options[name] = value
-        elif name.lstrip("+~").startswith("machine."):
+        elif group or name.lstrip("+~").startswith("machine."):
             changes.append(text)
         else:
             raise UserError(f"measure has no option {name}: {USAGE}.")
@@ -82,6 +84,7 @@ def _settings(options: dict[str, str]) -> subjects.Settings:
     if mode not in (None, *MODES):
         raise UserError(f"mode={mode}: choose one of {', '.join(MODES)}.")
     rate_hz = _number(options, "sample_rate_hz")
+    speed_seconds = _number(options, "speed_seconds")
     controls = options.get("controls", "")
     try:
         knobs = tuple(float(text) for text in controls.split(",") if text)
@@ -89,7 +92,7 @@ def _settings(options: dict[str, str]) -> subjects.Settings:
         raise UserError(f"controls={controls}: give numbers separated by commas.") from None
     return subjects.Settings(
         mode=mode,
-        speed_seconds=_number(options, "speed_seconds") or 60.0,
+        speed_seconds=60.0 if speed_seconds is None else speed_seconds,
         sample_rate_hz=None if rate_hz is None else round(rate_hz),
         zero_vu_dbfs=_number(options, "zero_vu_dbfs"),
         controls=knobs,
@@ -100,9 +103,12 @@ def _number(options: dict[str, str], name: str) -> float | None:
     if name not in options:
         return None
     try:
-        return float(options[name])
+        value = float(options[name])
     except ValueError:
         raise UserError(f"{name}={options[name]}: expected a number.") from None
+    if not math.isfinite(value):
+        raise UserError(f"{name}={options[name]}: expected a number.")
+    return value
 
 
 @contextlib.contextmanager

@@ -54,13 +54,14 @@ def of_machine(name: str, overrides: list[str], settings: Settings, progress: Pr
     """The sheet of a virtual machine."""
     machine = assemble.build_machine(name, overrides)
     tape = settings.tape(44_100, machine.zero_vu_dbfs)
-    return [(name, _machine_sheet(machine, tape, settings.mode or "second_pass", name, progress))]
+    return [(name, _machine_sheet(machine, tape, settings.mode, name, progress))]
 
 
 def _machine_sheet(
-    machine: TapeMachine, tape: MeasuringTape, mode: str, name: str, progress: Progress
+    machine: TapeMachine, tape: MeasuringTape, mode: str | None, name: str, progress: Progress
 ) -> dict[str, Any]:
-    if machine.transport is not None and machine.transport.mode != mode:
+    if machine.transport is not None:
+        mode = mode or machine.transport.mode
         machine = dataclasses.replace(machine, transport=dataclasses.replace(machine.transport, mode=mode))
     progress(f"{name}: {tape.signal.shape[1] / tape.sample_rate_hz:.0f} s of measuring tape through the machine")
     wet = machine.play(tape.signal, tape.sample_rate_hz, seed=0).wet
@@ -92,7 +93,7 @@ def of_run(path: str, settings: Settings, progress: Progress) -> tuple[Sheets, R
     targets = recorded
     if machine:
         name = f"target of {folder.path.parent.name}"
-        targets = [(name, _machine_sheet(machine, tape, settings.mode or "second_pass", name, progress))]
+        targets = [(name, _machine_sheet(machine, tape, settings.mode, name, progress))]
     name = f"{cfg.name} ({folder.path.name})"
     progress(f"{name}: {tape.signal.shape[1] / rate_hz:.0f} s of measuring tape through the net")
     wet = play(net, tape.signal, _controls(cfg, settings.controls))

@@ -15,7 +15,7 @@ import torch
 from revox_lightning import audio, tape
 from revox_lightning.data import instruments, performer
 from revox_lightning.data.takes import SPLITS, Take
-from revox_lightning.dsp import interpolation, oversampling
+from revox_lightning.dsp import interpolation, oversampling, weighting
 from revox_lightning.tape.machine import TapeMachine
 
 log = logging.getLogger(__name__)
@@ -84,7 +84,9 @@ class VirtualRevox:
         return self._folder / f"{split}-{name}.wav"
 
     def _key(self) -> str:
-        sources = [Path(str(module.__file__)) for module in (instruments, performer, interpolation, oversampling)]
+        sources = [
+            Path(str(module.__file__)) for module in (instruments, performer, interpolation, oversampling, weighting)
+        ]
         sources += sorted(Path(str(tape.__file__)).parent.glob("*.py"))
         code = "".join(path.read_text(encoding="utf-8") for path in sources)
         settings = [dataclasses.asdict(self._machine), self._rate_hz, self._seconds, self._seed]

@@ -114,17 +114,19 @@ def summary(figures: dict[str, Any]) -> str:
     """The outcome in two or three sentences."""
     sections = figures["sections"]
     seconds = sum(s["seconds"] for s in sections if s["kind"] == "programme")
+    start, ppm = figures["start_seconds"], figures["time_ratio_ppm"]
     by_pulses = any(s["method"] == "pulses" for s in sections)
     text = (
         f"{seconds:.0f} s of programme aligned by {'its pulses' if by_pulses else 'the programme itself'}. "
-        f"The recording begins {figures['start_seconds']:.3f} s late and lasts "
-        f"{figures['time_ratio_ppm']:+.1f} ppm longer; "
+        f"The recording begins {abs(start):.3f} s {'late' if start >= 0 else 'early'} and runs "
+        f"{abs(ppm):.1f} ppm {'slow' if ppm >= 0 else 'fast'}; "
         f"its delay wanders by {figures['wander_std_ms']:.3f} ms (standard deviation). "
         f"Polarity {'kept' if figures['polarity'] > 0 else 'turned over (corrected)'}."
     )
     floor = figures.get("floor")
     if floor:
-        text += f" What differs between plays of one block, hiss and modulation noise, is {floor['dbfs'][0]:.1f} dBFS."
+        what = "What differs between plays of one block (hiss, modulation noise, what is left of timing)"
+        text += f" {what} is {floor['dbfs'][0]:.1f} dBFS."
     return text
 
 

@@ -116,8 +116,10 @@ def published(sheet: dict[str, Any], figure: Figure) -> str:
     if figure.path.startswith("noise.re_") and figures.get("signal_to_noise_weighting"):
         stated = figures.get("signal_to_noise_reference"), figures["signal_to_noise_weighting"]
         value = figures.get("signal_to_noise_db") if figure.path == "noise.re_{}_db.{}".format(*stated) else None
-    if value is None:
+    if value is None or (figure.group == "Speed" and sheet.get("mode") == "monitor"):
         return "-"
+    if key == "wow_flutter_percent":
+        return f"{value:g} (standard not stated)"
     unclear = key == "distortion_percent" and figures.get("distortion_level") is None
     return f"{value:g}" + (" (level not stated)" if unclear else "")
 

@@ -77,6 +77,16 @@ class TapeMachine:
     tape_type: str | None = None
     published: dict[str, object] | None = field(default=None, compare=False)
 
+    def __post_init__(self) -> None:
+        for name, value, least, most in (
+            ("mol_db", self.mol_db, -10, 30),
+            ("zero_vu_dbfs", self.zero_vu_dbfs, -60, 0),
+            ("record_level_db", self.record_level_db, -60, 60),
+            ("input_gain_db", self.input_gain_db, -100, 100),
+        ):
+            if not least <= value <= most:
+                raise UserError(f"the machine's {name} is {value}: give {least} to {most}.")
+
     def without(self, *stages: str) -> "TapeMachine":
         """The same machine with these stages switched off; raises UserError for an unknown one."""
         for stage in stages:
@@ -180,11 +190,14 @@ class TapeMachine:
 
     def _head_gain(self, frequency_hz: np.ndarray, zone_um: float) -> np.ndarray:
         """What is lost of short wavelengths, by head and record zone."""
-        gain = self.head.gain(frequency_hz, self.speed_ips, zone_um) if self.head else np.ones(frequency_hz.size)
-        return gain * self.azimuth.loss(frequency_hz, self.speed_ips) if self.azimuth else gain
+        return self.head.gain(frequency_hz, self.speed_ips, zone_um) if self.head else np.ones(frequency_hz.size)
 
     def _head_fir(self, rate_hz: float) -> np.ndarray:
-        return loss_fir(self._head_gain(frequency_grid_hz(rate_hz), self._tape().zone_um), rate_hz)
+        grid_hz = frequency_grid_hz(rate_hz)
+        gain = self._head_gain(grid_hz, self._tape().zone_um)
+        if self.azimuth:  # a loss that the record equaliser was not set for
+            gain = gain * self.azimuth.loss(grid_hz, self.speed_ips)
+        return loss_fir(gain, rate_hz)
 
     def _playback_gain(self, frequency_hz: np.ndarray, rate_hz: float) -> np.ndarray:
         """Complex gain from flux to output, without the scale."""
