@@ -103,6 +103,7 @@ def test_polarity_start_ratio_gain_and_noise_are_found(aligned):
     for channels in aligned.gains:
         for gain in channels:
             assert gain.gain == pytest.approx(-0.5, abs=0.01) and gain.dropouts == 0 and gain.drift_db < 0.5
+            assert len(gain.seconds) == len(gain.gain_db) > 0
     assert aligned.noise_dbfs == pytest.approx([20 * np.log10(HISS * 2**0.5)] * 2, abs=0.3)
 
 
@@ -362,7 +363,9 @@ def test_the_command_leaves_pairs_figures_and_a_page(result):
     assert not [path for path in result.parent.iterdir() if path.name.startswith(".")]
     page = (result / "align.html").read_text()
     assert "data:image/png;base64" in page and "polarity" in page
-    json.loads((result / "align.json").read_text())
+    found = json.loads((result / "align.json").read_text())
+    for course in (c for section in found["sections"] for c in section["gain_course"]):
+        assert len(course["seconds"]) == len(course["gain_db"]) > 0
 
 
 def esr(x, y, edge=2000):

@@ -78,6 +78,9 @@ def _section(stretch: Stretch, gains: list[Gain], rate_hz: int) -> dict[str, Any
         "pulses_late_samples": late,
         "gain_db": [float(20 * np.log10(abs(gain.gain) + 1e-9)) for gain in gains],
         "gain_drift_db": [gain.drift_db for gain in gains],
+        "gain_course": [
+            {"seconds": gain.seconds.round(3).tolist(), "gain_db": gain.gain_db.round(3).tolist()} for gain in gains
+        ],
         "correlation": [gain.correlation for gain in gains],
         "level_dbfs": [float(10 * np.log10(2 * gain.wet_mean_square + 1e-20)) for gain in gains],
         "response_db": [{f"{hz}_hz": db for hz, db in gain.response_db.items()} for gain in gains],

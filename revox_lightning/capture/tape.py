@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -160,8 +159,3 @@ def _loopback(sample_rate_hz: int, channels: int, zero_vu_dbfs: float) -> _Reel:
     reel.marker()
     reel.silence(_LEAD_SECONDS)
     return reel
-
-
-def seconds_of(layout: Layout, kinds: Iterable[str]) -> float:
-    """How long the sections of some kinds last together."""
-    return sum(s.stop - s.start for s in layout.of(*kinds)) / layout.sample_rate_hz

@@ -1,5 +1,6 @@
 """A virtual tape recorder: amplifiers, bias and hysteresis, transport, heads, noise - each a stage with its truth."""
 
+import logging
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -22,6 +23,8 @@ from revox_lightning.tape.magnetics import Bias, Hysteresis, JilesAtherton, Tape
 from revox_lightning.tape.noise import Asperity, Hiss
 from revox_lightning.tape.stereo import Azimuth, Crosstalk, Imbalance
 from revox_lightning.tape.transport import Transport
+
+log = logging.getLogger(__name__)
 
 STAGES = (
     "equalisation", "hysteresis", "bias", "head", "transport", "azimuth", "crosstalk", "imbalance", "hiss", "asperity",
@@ -255,6 +258,7 @@ def _field_of_three_percent(tape: Tape, playback_ratio: float) -> float | None:
     above = [third(peak) > 0.03 for peak in grid]
     first = next((n for n in range(len(grid)) if all(above[n:])), None)
     if not first:
+        log.warning("the tape reaches 3 %% of third harmonic at no one level, so mol_db says nothing of this machine.")
         return None
     low, high = grid[first - 1], grid[first]
     for _ in range(20):
