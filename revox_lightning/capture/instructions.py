@@ -6,13 +6,13 @@ from html import escape
 from pathlib import Path
 
 from revox_lightning.capture.layout import Layout
+from revox_lightning.tape.losses import METRES_PER_INCH
 
 _STYLE = (
     "body{font:16px/1.5 system-ui,sans-serif;max-width:46rem;margin:2rem auto;padding:0 1rem;color:#222}"
     "li{margin:.5rem 0}code{background:#f2f2f2;padding:0 .25rem}td,th{padding:.15rem .8rem .15rem 0;text-align:left}"
     "@media print{body{margin:0}}"
 )
-_METRES_PER_INCH = 0.0254
 
 
 def page(layout: Layout, tape: Path, loopback: Path) -> str:
@@ -125,4 +125,4 @@ def _minutes(samples: int, layout: Layout) -> str:
 
 
 def _metres(layout: Layout, speed_ips: float) -> str:
-    return f"{layout.samples / layout.sample_rate_hz * speed_ips * _METRES_PER_INCH:.0f} m"
+    return f"{layout.samples / layout.sample_rate_hz * speed_ips * METRES_PER_INCH:.0f} m"

@@ -8,8 +8,8 @@ from numpy.fft import irfft, rfftfreq
 from scipy.signal import oaconvolve
 
 from revox_lightning.tape.fluctuation import check_range, check_speed
+from revox_lightning.tape.losses import METRES_PER_INCH
 
-METRES_PER_INCH = 0.0254
 SHARED = 0.5  # share of a track's dropouts that its neighbours have too: wide flaws against small ones
 DURATION_SPREAD = 0.5  # standard deviation of the logarithm of a dropout's duration
 PRINT_SECONDS = 0.05  # half the length of the print-through filter

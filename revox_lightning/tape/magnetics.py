@@ -1,5 +1,6 @@
 """What the record head's field leaves on the tape: two models of hysteresis, with or without an AC bias."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Protocol
@@ -11,6 +12,7 @@ from scipy.signal import lfilter
 from revox_lightning.dsp.oversampling import change_rate
 from revox_lightning.errors import UserError
 from revox_lightning.tape.hysteresis import jiles_atherton
+from revox_lightning.tape.losses import METRES_PER_INCH
 from revox_lightning.tape.preisach import preisach
 
 LEAST_BIAS_OVERSAMPLING = 24
@@ -101,7 +103,7 @@ def bias_curves(hysteresis: Hysteresis, bias: Bias, speed_ips: float) -> BiasCur
     small = np.array([_biased_tone(hysteresis, bias.frequency_hz, b, _SMALL_FIELD, 1000) for b in amplitude])
     treble = np.array([_biased_tone(hysteresis, bias.frequency_hz, b, _SMALL_FIELD, 10_000) for b in amplitude])
     loud = np.abs([_biased_tone(hysteresis, bias.frequency_hz, b, 0.5, 1000) for b in amplitude])
-    wavenumber_per_um = 2e-6 * np.pi * 10_000 / (speed_ips * 0.0254)
+    wavenumber_per_um = 2e-6 * np.pi * 10_000 / (speed_ips * METRES_PER_INCH)
     zone = np.exp(-wavenumber_per_um * bias.zone_um * amplitude)
     return BiasCurves(
         amplitude,
@@ -150,7 +152,7 @@ def anhysteretic_curve(hysteresis: Hysteresis, frequency_hz: float, amplitude: f
     cycles, read = 24, 8  # at each field; the mean is taken over the last ones
     rate_hz = frequency_hz * _BIAS_CYCLE_SAMPLES
     field = np.repeat(grid, cycles * _BIAS_CYCLE_SAMPLES)
-    m = hysteresis.magnetise(field + amplitude * _oscillator(frequency_hz, field.size, rate_hz), rate_hz)
+    m = _under_bias(hysteresis, frequency_hz, amplitude)(field, rate_hz)
     mean = m.reshape(grid.size, -1)[:, -read * _BIAS_CYCLE_SAMPLES :].mean(axis=1)
     curve = CubicSpline(grid, (mean - mean[::-1]) / 2)
     tone = _biased_tone(hysteresis, frequency_hz, amplitude, _SMALL_FIELD, 10_000)[0]
@@ -192,12 +194,10 @@ class Tape:
                 out[start : start + _BLOCK_SAMPLES] = m[start - first : start - first + _BLOCK_SAMPLES]
             return out
 
-        def under_bias(h: np.ndarray, rate_hz: float) -> np.ndarray:
-            return self.hysteresis.magnetise(h + amplitude * _oscillator(frequency_hz, h.size, rate_hz), rate_hz)
-
         least = int(np.ceil(0.9 * _BIAS_CYCLE_SAMPLES * frequency_hz / sample_rate_hz))
         factor = max(self.oversampling, LEAST_BIAS_OVERSAMPLING, least)
-        return self._oversampled(under_bias, field, sample_rate_hz, factor)
+        stage = _under_bias(self.hysteresis, frequency_hz, amplitude)
+        return self._oversampled(stage, field, sample_rate_hz, factor)
 
     def tone(self, field: float, hz: float = 1000.0) -> np.ndarray:
         """Complex amplitudes (3,) of the 1st, 3rd and 5th harmonic of a sine of that peak field."""
@@ -215,12 +215,16 @@ class Tape:
 
 
 def _biased_tone(hysteresis: Hysteresis, bias_hz: float, amplitude: float, field: float, hz: float) -> np.ndarray:
-    rate_hz = bias_hz * _BIAS_CYCLE_SAMPLES
+    return _tone(_under_bias(hysteresis, bias_hz, amplitude), field, hz, bias_hz * _BIAS_CYCLE_SAMPLES)
 
-    def under_bias(h: np.ndarray, rate_hz: float) -> np.ndarray:
-        return hysteresis.magnetise(h + amplitude * _oscillator(bias_hz, h.size, rate_hz), rate_hz)
 
-    return _tone(under_bias, field, hz, rate_hz)
+def _under_bias(hysteresis: Hysteresis, bias_hz: float, amplitude: float) -> Callable[[np.ndarray, float], np.ndarray]:
+    """The hysteresis with the oscillator's field added to the signal's."""
+
+    def stage(field: np.ndarray, rate_hz: float) -> np.ndarray:
+        return hysteresis.magnetise(field + amplitude * _oscillator(bias_hz, field.size, rate_hz), rate_hz)
+
+    return stage
 
 
 def _tone(stage, field: float, hz: float, rate_hz: float) -> np.ndarray:

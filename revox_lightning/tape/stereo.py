@@ -15,8 +15,7 @@ from revox_lightning.tape.fluctuation import (
     spline,
     streams,
 )
-
-METRES_PER_INCH = 0.0254
+from revox_lightning.tape.losses import METRES_PER_INCH
 
 
 @dataclass(frozen=True)
