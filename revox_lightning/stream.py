@@ -77,3 +77,37 @@ class Player:
             return y_hat[..., dropped:], None
         y, self._late_wet = delay(wet, self.net.latency_samples, self._late_wet)
         return y_hat[..., dropped:], y[..., dropped:]
+
+
+class Streamer:
+    """One signal through a net in real time: blocks of any size, one after another, at the least cost per block.
+
+    Where the net has a compiled loop (`fused_stream`), its weights are packed once, here, and the state stays in the
+    loop; else the net itself is called. The net must not be trained meanwhile. controls (knobs,) stand still.
+
+    >>> from revox_lightning.models.recurrent import Recurrent
+    >>> streamer = Streamer(Recurrent())
+    >>> streamer.play(torch.zeros(1, 64)).shape, streamer.play(torch.zeros(1, 1)).shape
+    (torch.Size([1, 64]), torch.Size([1, 1]))
+    """
+
+    def __init__(self, net: Net, controls: Tensor | None = None) -> None:
+        self._net, self._state = net.eval(), None
+        self._controls = None if controls is None else controls[None]
+        make = getattr(net, "fused_stream", None)
+        self._stream = make() if make is not None and controls is None else None
+        self._play = None if self._stream is None else self._stream.play
+
+    def play(self, x: Tensor) -> Tensor:
+        """The next block: x (channels, time) -> y (channels, time). Raises UserError for an empty block."""
+        channels, frames = x.shape
+        if channels != self._net.channels or frames < 1:
+            raise UserError(f"a block of {channels} channels and {frames} samples: give {self._net.channels} and some")
+        if self._play is not None and x.dtype == torch.float32:
+            x = x if x.is_contiguous() else x.contiguous()
+            y = torch.empty(channels, frames)
+            self._play(x.data_ptr(), y.data_ptr(), frames)
+            return y
+        with torch.inference_mode():
+            y, self._state = self._net(x[None], self._controls, self._state)
+        return y[0]

@@ -4,6 +4,8 @@ import torch
 from torch import Tensor, nn
 
 from revox_lightning.errors import UserError
+from revox_lightning.kernels import backend
+from revox_lightning.kernels import recurrent as fused
 from revox_lightning.models.knobs import with_knobs
 
 UNITS = {"lstm": nn.LSTM, "gru": nn.GRU}
@@ -46,7 +48,11 @@ class Recurrent(nn.Module):
         self, x: Tensor, controls: Tensor | None = None, state: tuple[Tensor, ...] | None = None
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """x (batch, channels + side_channels, time) -> y (batch, channels, time) and the state (h, c) or (h,)."""
-        u = with_knobs(x, controls, self.controls).permute(2, 0, 1)  # (time, batch, inputs)
+        u = with_knobs(x, controls, self.controls)  # (batch, inputs, time)
+        library = backend.fused("recurrent", u, self.lin.weight, *(state or ()))
+        if library is not None:
+            return fused.play(library, u, state, self.rec, self.lin, self.skip)
+        u = u.permute(2, 0, 1)  # (time, batch, inputs)
         # Mixed precision stays outside on a CPU: oneDNN's bfloat16 LSTM refuses some of these shapes.
         with torch.autocast(x.device.type, enabled=x.is_cuda and torch.is_autocast_enabled("cuda")):
             if self.unit == "gru":
@@ -58,6 +64,13 @@ class Recurrent(nn.Module):
         if self.skip:
             y = y + x[:, : self.channels]
         return y, carried
+
+    def fused_stream(self) -> fused.Stream | None:
+        """The compiled loop for one signal with the present weights; None where there is none."""
+        library = backend.fused("recurrent", self.lin.weight)
+        if library is None or self.controls or self.side_channels:
+            return None
+        return fused.Stream(library, self.rec, self.lin, self.skip)
 
     @property
     def output_layer(self) -> nn.Linear:

@@ -1,0 +1,89 @@
+"""Which loops compute: the fused kernels of this package, or torch's own."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import logging
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from revox_lightning.errors import UserError
+from revox_lightning.kernels import allocator, build
+
+log = logging.getLogger(__name__)
+
+BACKENDS = ("auto", "torch", "fused")
+_chosen = "auto"
+_libraries: dict[str, ctypes.CDLL | None] = {}
+
+
+def choose(name: str) -> None:
+    """Sets the backend of this process: fused kernels wherever they apply, with auto only if a compiler is found.
+
+    Raises UserError for an unknown name, and for "fused" without a compiler.
+    """
+    global _chosen
+    if name not in BACKENDS:
+        raise UserError(f"kernels={name}: choose one of {', '.join(BACKENDS)}.")
+    if name == "fused":
+        try:
+            build.compiler()
+        except build.NoCompiler as error:
+            raise UserError(f"kernels=fused: {error}; install one, or take kernels=torch.") from error
+    _chosen = name
+
+
+@contextlib.contextmanager
+def using(name: str) -> Iterator[None]:
+    """`choose` for the length of a with block."""
+    before = _chosen
+    choose(name)
+    try:
+        yield
+    finally:
+        choose(before)
+
+
+def library(name: str) -> ctypes.CDLL | None:
+    """The compiled kernel ``name``, None where it cannot be had: said once. Raises UserError then with "fused"."""
+    if name not in _libraries:
+        try:
+            _libraries[name] = build.load(name)
+            allocator.tune()
+        except build.NoCompiler as error:
+            _libraries[name] = None
+            log.warning("%s: torch's own loops are used, which are several times slower", error)
+    if _libraries[name] is None and _chosen == "fused":
+        raise UserError(f"kernels=fused: the kernel {name} could not be compiled; take kernels=torch.")
+    return _libraries[name]
+
+
+def wanted(*tensors: Tensor) -> bool:
+    """Whether kernels could compute with all these tensors: float32 on the CPU, nobody traces, not kernels=torch."""
+    if _chosen == "torch" or torch._C._get_tracing_state() is not None or torch.compiler.is_compiling():
+        return False
+    return all(t.dtype == torch.float32 and t.device.type == "cpu" for t in tensors)
+
+
+def fused(name: str, *tensors: Tensor) -> ctypes.CDLL | None:
+    """The kernel's library if it is there and can compute with all these tensors."""
+    return library(name) if wanted(*tensors) else None
+
+
+def describe() -> str:
+    """What computes on a CPU, for the records of a run: "torch", or "fused" with the compiler's name.
+
+    >>> with using("torch"):
+    ...     describe()
+    'torch'
+    """
+    if _chosen == "torch" or not any(_libraries.values()):
+        return "torch"
+    return f"fused ({build.compiler()}, vectors of {_vector_bytes()} bytes)"
+
+
+def _vector_bytes() -> int:
+    return next(handle.vector_bytes() for handle in _libraries.values() if handle is not None)

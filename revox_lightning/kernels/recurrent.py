@@ -1,0 +1,159 @@
+"""Recurrent nets in fused loops: forward, back-propagation through time, and streaming (recurrent.cpp)."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from ctypes import byref, c_int, c_size_t, c_ssize_t, c_void_p
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+
+class _Net(ctypes.Structure):
+    _fields_ = (
+        ("gru", c_int), ("layers", c_int), ("inputs", c_int), ("hidden", c_int), ("outputs", c_int), ("skip", c_int),
+        ("weights", c_void_p), ("read_out", c_void_p), ("read_out_bias", c_void_p),
+    )  # fmt: skip
+
+
+class _Signal(ctypes.Structure):
+    _fields_ = (
+        ("x", c_void_p), ("batch_step", c_ssize_t), ("channel_step", c_ssize_t), ("frame_step", c_ssize_t),
+        ("batch", c_int), ("frames", c_int),
+    )  # fmt: skip
+
+
+class _State(ctypes.Structure):
+    _fields_ = (("h", c_void_p), ("c", c_void_p), ("h_end", c_void_p), ("c_end", c_void_p))
+
+
+class _Gradients(ctypes.Structure):
+    _fields_ = tuple((name, c_void_p) for name in ("weights", "read_out", "read_out_bias", "x", "h", "c"))
+
+
+def play(
+    library: ctypes.CDLL,
+    x: Tensor,
+    state: tuple[Tensor, ...] | None,
+    rnn: torch.nn.LSTM | torch.nn.GRU,
+    read_out: torch.nn.Linear,
+    skip: bool,
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """x (batch, inputs, time) through ``rnn`` and its read-out -> y (batch, outputs, time) and the state.
+
+    The state is torch's own: (h, c) of an LSTM, (h,) of a GRU, each (layers, batch, hidden). With ``skip`` the first
+    inputs are added to the outputs. Differentiable once, in everything.
+    """
+    gru = isinstance(rnn, torch.nn.GRU)
+    h, c = (None, None) if state is None else (state[0].contiguous(), None if gru else state[1].contiguous())
+    inputs = (x, h, c, read_out.weight, read_out.bias, *rnn.parameters())
+    back = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in inputs)
+    y, *ends = _Play.apply(library, gru, skip, back, *inputs)
+    return y, tuple(ends[: 1 if gru else 2])
+
+
+class _Play(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, library: ctypes.CDLL, gru: bool, skip: bool, back: bool, x: Tensor, h: Tensor | None,
+        c: Tensor | None, *parameters: Tensor,
+    ) -> tuple[Tensor, ...]:  # fmt: skip
+        net = _net(gru, skip, parameters)
+        signal = _signal(x)
+        kept = x.new_empty(_kept_floats(library, net, signal)) if back else None
+        y = x.new_empty(x.shape[0], net.outputs, x.shape[2])
+        ends = [x.new_empty(net.layers, x.shape[0], net.hidden) for _ in range(1 if gru else 2)]
+        state = _State(_at(h), _at(c), *map(_at, ends))
+        library.forward(
+            byref(net), byref(signal), byref(state), c_void_p(_at(y)), c_void_p(_at(kept)), torch.get_num_threads()
+        )
+        if back:
+            ctx.set_materialize_grads(False)
+            ctx.save_for_backward(x, kept, *parameters)
+            ctx.library, ctx.gru, ctx.skip, ctx.threads = library, gru, skip, torch.get_num_threads()
+        return (y, *ends)
+
+    @staticmethod
+    @once_differentiable
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, dy: Tensor | None, *ends: Tensor | None
+    ) -> tuple[Tensor | None, ...]:
+        x, kept, *parameters = ctx.saved_tensors
+        net, signal = _net(ctx.gru, ctx.skip, parameters), _signal(x)
+        dy = x.new_zeros(x.shape[0], net.outputs, x.shape[2]) if dy is None else dy.contiguous()
+        ends = tuple(None if end is None else end.contiguous() for end in ends)
+        state = _State(*map(_at, ends))
+        size = (net.layers, x.shape[0], net.hidden)
+        wanted = ctx.needs_input_grad
+        of_x = x.new_empty(x.shape) if wanted[4] else None
+        of_h, of_c = (x.new_empty(size) if asked else None for asked in wanted[5:7])
+        of_parameters = [torch.zeros_like(p) for p in parameters]
+        places = _addresses(of_parameters[2:])
+        gradients = _Gradients(
+            ctypes.addressof(places), *map(_at, of_parameters[:2]), _at(of_x), _at(of_h), _at(of_c)
+        )  # fmt: skip
+        # The columns of the batch lie as the threads of the way forward left them.
+        ctx.library.backward(
+            byref(net), byref(signal), byref(state), c_void_p(_at(dy)), c_void_p(_at(kept)), byref(gradients),
+            ctx.threads,
+        )  # fmt: skip
+        return (None, None, None, None, of_x, of_h, of_c, *of_parameters)
+
+
+class Stream:
+    """One signal through a recurrent net block by block, in inference: weights packed once, the state inside.
+
+    ``play(x, y, frames)`` takes the addresses of x (inputs, frames) and y (outputs, frames), both contiguous float32.
+    """
+
+    def __init__(
+        self,
+        library: ctypes.CDLL,
+        rnn: torch.nn.LSTM | torch.nn.GRU,
+        read_out: torch.nn.Linear,
+        skip: bool,
+    ) -> None:
+        gru = isinstance(rnn, torch.nn.GRU)
+        parameters = [p.detach().contiguous() for p in (read_out.weight, read_out.bias, *rnn.parameters())]
+        library.stream_new.restype = c_void_p
+        self._library = library
+        self._stream = c_void_p(library.stream_new(byref(_net(gru, skip, parameters))))
+        play = library.stream_play
+        play.argtypes = (c_void_p, c_void_p, c_void_p, c_int)
+        handle = self._stream.value
+        self.play = lambda x, y, frames: play(handle, x, y, frames)
+
+    def __del__(self) -> None:
+        self._library.stream_delete(self._stream)
+
+
+def _net(gru: bool, skip: bool, parameters: Sequence[Tensor]) -> _Net:
+    """The description of a net; it points into ``parameters``, which must live as long."""
+    read_out, bias, *weights = parameters
+    assert all(p.is_contiguous() for p in parameters)
+    outputs, hidden = read_out.shape
+    places = _addresses(weights)
+    net = _Net(gru, len(weights) // 4, weights[0].shape[1], hidden, outputs, skip, ctypes.addressof(places))
+    net.read_out, net.read_out_bias = read_out.data_ptr(), bias.data_ptr()
+    net.kept_alive = places  # type: ignore[attr-defined]
+    return net
+
+
+def _signal(x: Tensor) -> _Signal:
+    return _Signal(x.data_ptr(), *x.stride(), x.shape[0], x.shape[2])
+
+
+def _addresses(tensors: Sequence[Tensor]) -> ctypes.Array:
+    return (c_void_p * len(tensors))(*(t.data_ptr() for t in tensors))
+
+
+def _at(tensor: Tensor | None) -> int | None:
+    return None if tensor is None else tensor.data_ptr()
+
+
+def _kept_floats(library: ctypes.CDLL, net: _Net, signal: _Signal) -> int:
+    library.kept_floats.restype = c_size_t
+    return library.kept_floats(byref(net), byref(signal))

@@ -1,0 +1,307 @@
+// The two matrix products, the activations and the threads that all kernels share.
+//
+// Written with the compilers' vector extensions, so that one text serves AVX2, AVX-512 and NEON: a vector is as wide
+// as the target's registers and a tile fills as many of them as the target has. All matrices are row-major floats,
+// their columns padded to whole vectors.
+#pragma once
+
+#include <cmath>
+#include <cstddef>
+#include <cstring>
+#include <thread>
+#include <vector>
+
+#if defined(REVOX_VECTOR_BYTES)  // for tests of a width that the machine does not have
+constexpr int VECTOR_BYTES = REVOX_VECTOR_BYTES;
+#elif defined(__AVX512F__)
+constexpr int VECTOR_BYTES = 64;
+#elif defined(__AVX__)
+constexpr int VECTOR_BYTES = 32;
+#else
+constexpr int VECTOR_BYTES = 16;
+#endif
+#if defined(__AVX512F__) || defined(__aarch64__)
+constexpr int ACCUMULATORS = 24;  // of 32 registers
+#else
+constexpr int ACCUMULATORS = 12;  // of 16 registers
+#endif
+constexpr int LANES = VECTOR_BYTES / 4;
+constexpr int PANEL = 2 * LANES;  // columns of a packed matrix that lie together
+
+typedef float vec __attribute__((vector_size(VECTOR_BYTES)));
+typedef float vec_anywhere __attribute__((vector_size(VECTOR_BYTES), aligned(4), may_alias));
+
+#define INLINE static inline __attribute__((always_inline))
+
+// Keeps a value in a register, where the compiler would load it again for each use.
+#if defined(REVOX_VECTOR_BYTES)
+#define KEEP(v)  // there may be no such register
+#elif defined(__x86_64__)
+#define KEEP(v) asm("" : "+v"(v))
+#elif defined(__aarch64__)
+#define KEEP(v) asm("" : "+w"(v))
+#else
+#define KEEP(v)
+#endif
+
+INLINE vec load(const float* p) { return *reinterpret_cast<const vec_anywhere*>(p); }
+INLINE void store(float* p, vec v) { *reinterpret_cast<vec_anywhere*>(p) = v; }
+INLINE vec all(float x) { return x - vec{}; }  // x + 0 would cost an addition: it turns -0 into 0
+
+INLINE int padded(int columns) { return (columns + LANES - 1) / LANES * LANES; }
+
+// Odd rational function of degree 9 over 8, fitted to tanh on [-9, 9] for the least relative error (2e-8 before
+// rounding). NaN stays NaN: both comparisons with it are false.
+INLINE vec tanh_vector(vec x) {
+    const vec top = all(9.0f);
+    x = x > top ? top : x;
+    x = x < -top ? -top : x;
+    const vec s = x * x;
+    vec p = all(1.335462854e-08f);
+    p = p * s + 2.060905622e-05f;
+    p = p * s + 3.495586445e-03f;
+    p = p * s + 1.338102420e-01f;
+    p = p * s + 9.999999795e-01f;
+    vec q = all(7.776544131e-07f);
+    q = q * s + 3.285632134e-04f;
+    q = q * s + 2.587697571e-02f;
+    q = q * s + 4.671433979e-01f;
+    q = q * s + 1.0f;
+    return x * p / q;
+}
+
+INLINE vec sigmoid_vector(vec x) { return 0.5f + 0.5f * tanh_vector(0.5f * x); }
+
+// A matrix (rows x columns) in panels of PANEL columns: all rows of the first panel, then all of the second. The last
+// panel is one vector wide where the padded columns end there.
+INLINE size_t packed_floats(int rows, int columns) { return size_t(rows) * padded(columns); }
+
+// element(row, column) gives the entries; padding is zero.
+template <class Element>
+static void pack(float* out, int rows, int columns, Element element) {
+    const int whole = padded(columns);
+    for (int first = 0; first < whole; first += PANEL) {
+        const int width = whole - first < PANEL ? whole - first : PANEL;
+        for (int row = 0; row < rows; row++)
+            for (int c = first; c < first + width; c++) *out++ = c < columns ? element(row, c) : 0.0f;
+    }
+}
+
+// One term of a sum of products: entry (row, k) of the left matrix is in[row * step + k], k < inner; the right matrix
+// (inner x columns) is packed.
+struct Product {
+    const float* in;
+    ptrdiff_t step;
+    int inner;
+    const float* packed;
+};
+
+// acc[v][n] += right[k][v] * left[n][k], over all products, from column `first` of the right matrices on. Three rows
+// share a pointer: processors add one or two times a step to an address for nothing.
+template <int V, int N>
+INLINE void accumulate(vec (&acc)[V][N], const Product* products, int count, int row, int first) {
+    for (int i = 0; i < count; i++) {
+        const Product& product = products[i];
+        const int inner = product.inner;
+        const float* w = product.packed + size_t(first) * inner;
+        const ptrdiff_t step = product.step;
+        const float* in[(N + 2) / 3];
+#pragma GCC unroll 8
+        for (int j = 0; j < (N + 2) / 3; j++) in[j] = product.in + (row + 3 * j) * step;
+#pragma GCC unroll 2
+        for (int k = 0; k < inner; k++) {
+            vec b[V];
+#pragma GCC unroll 8
+            for (int v = 0; v < V; v++) {
+                b[v] = load(w + (k * V + v) * LANES);
+                KEEP(b[v]);
+            }
+#pragma GCC unroll 24
+            for (int n = 0; n < N; n++) {
+                const vec a = all(in[n / 3][n % 3 * step + k]);
+#pragma GCC unroll 8
+                for (int v = 0; v < V; v++) acc[v][n] += b[v] * a;
+            }
+        }
+    }
+}
+
+template <int V, int N>
+static void multiply_tile(
+    float* out, ptrdiff_t out_step, int row, int first, const Product* products, int count, const float* start
+) {
+    vec acc[V][N];
+#pragma GCC unroll 24
+    for (int n = 0; n < N; n++)
+#pragma GCC unroll 8
+        for (int v = 0; v < V; v++)
+            acc[v][n] = start ? load(start + first + v * LANES)
+                              : load(out + (row + n) * out_step + first + v * LANES);
+    accumulate<V, N>(acc, products, count, row, first);
+#pragma GCC unroll 24
+    for (int n = 0; n < N; n++)
+#pragma GCC unroll 8
+        for (int v = 0; v < V; v++) store(out + (row + n) * out_step + first + v * LANES, acc[v][n]);
+}
+
+// One row against four panels at once: a single row has too few independent sums otherwise.
+static void multiply_row(
+    float* out, ptrdiff_t out_step, int row, int first, const Product* products, int count, const float* start
+) {
+    constexpr int P = 4;
+    vec acc[P][2];
+    float* to = out + row * out_step + first;
+#pragma GCC unroll 8
+    for (int p = 0; p < P; p++)
+        for (int v = 0; v < 2; v++) acc[p][v] = load((start ? start + first : to) + p * PANEL + v * LANES);
+    for (int i = 0; i < count; i++) {
+        const Product& product = products[i];
+        const int inner = product.inner;
+        const float* w = product.packed + size_t(first) * inner;
+        const float* in = product.in + row * product.step;
+        for (int k = 0; k < inner; k++) {
+            const vec a = all(in[k]);
+#pragma GCC unroll 8
+            for (int p = 0; p < P; p++)
+#pragma GCC unroll 2
+                for (int v = 0; v < 2; v++)
+                    acc[p][v] += load(w + size_t(p) * PANEL * inner + k * PANEL + v * LANES) * a;
+        }
+    }
+#pragma GCC unroll 8
+    for (int p = 0; p < P; p++)
+        for (int v = 0; v < 2; v++) store(to + p * PANEL + v * LANES, acc[p][v]);
+}
+
+// Tiles of exactly `height` <= N rows, from `row` up to `end`.
+template <int V, int N>
+static void multiply_tiles(
+    float* out, ptrdiff_t out_step, int row, int end, int height, int first, const Product* products, int count,
+    const float* start
+) {
+    if (height == N) {
+        for (; row < end; row += N) multiply_tile<V, N>(out, out_step, row, first, products, count, start);
+    } else if constexpr (N > 1) {
+        multiply_tiles<V, N - 1>(out, out_step, row, end, height, first, products, count, start);
+    }
+}
+
+// All rows of V vectors of columns, in as few tiles as the registers allow, all about equally high: a low tile has too
+// few independent sums to keep the multipliers busy.
+template <int V>
+static void multiply_columns(
+    float* out, ptrdiff_t out_step, int rows, int first, const Product* products, int count, const float* start
+) {
+    constexpr int N = ACCUMULATORS / V;
+    const int tiles = (rows + N - 1) / N, height = (rows + tiles - 1) / tiles;
+    const int middle = (rows - (height - 1) * tiles) * height;
+    multiply_tiles<V, N>(out, out_step, 0, middle, height, first, products, count, start);
+    if (middle < rows)
+        multiply_tiles<V, N>(out, out_step, middle, rows, height - 1, first, products, count, start);
+}
+
+// out[row][c] = start[c] + sum over products; without `start` the sum is added to what stands in `out`. A single row
+// is bound by how fast the weights arrive: who walks `backwards` every other time finds the last ones still near.
+static void multiply(
+    float* out, ptrdiff_t out_step, int rows, int columns, const Product* products, int count,
+    const float* start = nullptr, bool backwards = false
+) {
+    const int whole = padded(columns), quads = rows == 1 ? whole / (4 * PANEL) : 0;
+    if (rows < 1) return;
+    for (int i = 0; i < quads; i++) {
+        const int first = (backwards ? quads - 1 - i : i) * 4 * PANEL;
+        multiply_row(out, out_step, 0, first, products, count, start);
+    }
+    int first = quads * 4 * PANEL;
+    for (; first + PANEL <= whole; first += PANEL)
+        multiply_columns<2>(out, out_step, rows, first, products, count, start);
+    if (first < whole)
+        multiply_columns<1>(out, out_step, rows, first, products, count, start);
+}
+
+// sums[k][c] += sum over rows of left[row][k] * right[row][c]: the gradient of a right matrix.
+template <int V, int N>
+static void outer_tile(
+    float* sums, ptrdiff_t sums_step, int k, int c, const float* left, ptrdiff_t left_step, const float* right,
+    ptrdiff_t right_step, int rows
+) {
+    vec acc[V][N];
+#pragma GCC unroll 24
+    for (int n = 0; n < N; n++)
+#pragma GCC unroll 8
+        for (int v = 0; v < V; v++) acc[v][n] = load(sums + (k + n) * sums_step + c + v * LANES);
+    const float* l = left + k;
+    const float* r = right + c;
+    for (int row = 0; row < rows; row++, l += left_step, r += right_step) {
+        vec b[V];
+#pragma GCC unroll 8
+        for (int v = 0; v < V; v++) {
+            b[v] = load(r + v * LANES);
+            KEEP(b[v]);
+        }
+#pragma GCC unroll 24
+        for (int n = 0; n < N; n++) {
+            const vec a = all(l[n]);
+#pragma GCC unroll 8
+            for (int v = 0; v < V; v++) acc[v][n] += b[v] * a;
+        }
+    }
+#pragma GCC unroll 24
+    for (int n = 0; n < N; n++)
+#pragma GCC unroll 8
+        for (int v = 0; v < V; v++) store(sums + (k + n) * sums_step + c + v * LANES, acc[v][n]);
+}
+
+// Tiles of exactly `height` <= N rows of the sums, from row k up to `end`.
+template <int V, int N>
+static void outer_rows(
+    float* sums, ptrdiff_t sums_step, int k, int end, int height, int c, const float* left, ptrdiff_t left_step,
+    const float* right, ptrdiff_t right_step, int rows
+) {
+    if (height == N) {
+        for (; k < end; k += N) outer_tile<V, N>(sums, sums_step, k, c, left, left_step, right, right_step, rows);
+    } else if constexpr (N > 1) {
+        outer_rows<V, N - 1>(sums, sums_step, k, end, height, c, left, left_step, right, right_step, rows);
+    }
+}
+
+// As few tiles as the registers allow, all about equally high.
+template <int V>
+static void outer_columns(
+    float* sums, ptrdiff_t sums_step, int inner, int c, const float* left, ptrdiff_t left_step, const float* right,
+    ptrdiff_t right_step, int rows
+) {
+    constexpr int N = ACCUMULATORS / V;
+    const int tiles = (inner + N - 1) / N, height = (inner + tiles - 1) / tiles;
+    const int middle = (inner - (height - 1) * tiles) * height;
+    outer_rows<V, N>(sums, sums_step, 0, middle, height, c, left, left_step, right, right_step, rows);
+    if (middle < inner)
+        outer_rows<V, N>(sums, sums_step, middle, inner, height - 1, c, left, left_step, right, right_step, rows);
+}
+
+// sums (inner x columns) += left^T (rows x inner) right (rows x columns). The columns count padding.
+static void add_outer(
+    float* sums, ptrdiff_t sums_step, int inner, int columns, const float* left, ptrdiff_t left_step,
+    const float* right, ptrdiff_t right_step, int rows
+) {
+    const int whole = padded(columns);
+    int c = 0;
+    for (; c + PANEL <= whole; c += PANEL)
+        outer_columns<2>(sums, sums_step, inner, c, left, left_step, right, right_step, rows);
+    if (c < whole)
+        outer_columns<1>(sums, sums_step, inner, c, left, left_step, right, right_step, rows);
+}
+
+// How wide this build is: the records of a run say so.
+extern "C" int vector_bytes() { return VECTOR_BYTES; }
+
+// work(part) for part 0 to parts - 1, each on a thread of its own; the caller's thread takes the first. Threads are
+// made anew each time: that costs some 20 us, and none of them waits in a loop while torch computes.
+template <class Work>
+static void in_parallel(int parts, Work work) {
+    std::vector<std::thread> others;
+    others.reserve(parts > 1 ? parts - 1 : 0);
+    for (int part = 1; part < parts; part++) others.emplace_back([=] { work(part); });
+    if (parts > 0) work(0);
+    for (std::thread& other : others) other.join();
+}
