@@ -2,7 +2,7 @@
 PYTHON ?= python3
 RUN = .venv/bin/python
 
-.PHONY: help setup train test test-all lint bench-demo
+.PHONY: help setup train test test-all lint bench bench-demo
 
 help:  ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:\t/'
@@ -17,6 +17,9 @@ test: setup  ## the tests, in a few minutes
 
 test-all: setup  ## the tests that need minutes, too
 	$(RUN) -m pytest -n 2 $(ARGS)
+
+bench: setup  ## every benchmark, into docs/performance.md; PEERS=1 fetches other projects to compare with
+	$(RUN) benchmarks/write_performance.py $(if $(PEERS),--peers) $(ARGS)
 
 bench-demo: setup  ## capture, record on the virtual machine, align, train, measure: the data sheets side by side
 	$(RUN) benchmarks/bench_demo.py $(ARGS)

@@ -3,7 +3,6 @@
 In memory it is a float32 tensor `(channels, time)`, full scale 1.0; hours of it go block by block in constant memory.
 """
 
-import math
 import os
 import secrets
 from collections.abc import Iterator
@@ -17,6 +16,9 @@ import torch
 from torch import Tensor
 
 from revox_lightning.dsp.quantisation import BITS, quantised
+from revox_lightning.dsp.resampling import StreamResampler as StreamResampler
+from revox_lightning.dsp.resampling import converted as converted
+from revox_lightning.dsp.resampling import resample as resample
 from revox_lightning.dsp.true_peak import TruePeak as TruePeak
 from revox_lightning.errors import UserError
 
@@ -228,73 +230,3 @@ def write(path: str | Path, audio: Tensor, sample_rate_hz: int, subtype: str = "
     """Write `audio` `(channels, time)` as one file: see `writer`."""
     with writer(path, sample_rate_hz, audio.shape[0], subtype) as file:
         file.write(audio)
-
-
-# Kaiser-windowed sinc, 64 zero crossings: flat to 0.94 of the Nyquist frequency, images below -100 dB.
-_SINC_ZEROS = 64
-_ROLLOFF = 0.9475937167399596
-_KAISER_BETA = 14.769656459379492
-
-
-def resample(audio: Tensor, from_hz: int, to_hz: int) -> Tensor:
-    """Band-limited resampling of `audio` `(channels, time)` to `ceil(time * to_hz / from_hz)` samples.
-
-    Raises UserError where torchaudio cannot be loaded.
-    """
-    if from_hz == to_hz:
-        return audio
-    try:
-        from torchaudio.functional import resample as sinc_resample
-    except (ImportError, OSError) as error:
-        rates = f"from {from_hz} Hz to {to_hz} Hz"
-        raise UserError(
-            f"resampling {rates} needs torchaudio, which fails to load: run `revox doctor --fix`"
-        ) from error
-    resampled = sinc_resample(  # in float64: its kernel takes the dtype of the audio, and float32 leaves -108 dB
-        audio.double(), from_hz, to_hz, _SINC_ZEROS, _ROLLOFF, resampling_method="sinc_interp_kaiser", beta=_KAISER_BETA
-    )
-    return resampled.to(audio.dtype)
-
-
-class StreamResampler:
-    """`resample` in blocks of any size and constant memory: the pushed parts and the flush join to the same samples.
-
-    >>> stream = StreamResampler(44_100, 48_000, channels=1)
-    >>> parts = [stream.push(torch.ones(1, 1000)), stream.push(torch.ones(1, 470)), stream.flush()]
-    >>> torch.cat(parts, dim=1).shape
-    torch.Size([1, 1600])
-    """
-
-    def __init__(self, from_hz: int, to_hz: int, channels: int):
-        divisor = math.gcd(from_hz, to_hz)
-        self.from_hz, self.to_hz = from_hz, to_hz
-        self.step_in, self.step_out = from_hz // divisor, to_hz // divisor
-        # the kernel reaches this far, in input samples; context is whole steps, which keeps the phases in place
-        reach = math.ceil(_SINC_ZEROS * self.step_in / (min(self.step_in, self.step_out) * _ROLLOFF))
-        self.context_steps = math.ceil(reach / self.step_in) + 1
-        self.buffer = torch.zeros(channels, self.context_steps * self.step_in)
-        self.samples_in = self.samples_out = 0
-
-    def push(self, block: Tensor) -> Tensor:
-        """Take `block` `(channels, time)` and return what can be computed by now, `(channels, time >= 0)`."""
-        self.samples_in += block.shape[1]
-        return block if self.from_hz == self.to_hz else self._advance(block)
-
-    def flush(self) -> Tensor:
-        """Return the last samples `(channels, time)`; the stream then ends."""
-        wanted = math.ceil(self.samples_in * self.step_out / self.step_in) - self.samples_out
-        if self.from_hz == self.to_hz:
-            return self.buffer[:, :0]
-        silence = self.buffer.new_zeros(len(self.buffer), (self.context_steps + 1) * self.step_in)
-        return self._advance(silence)[:, :wanted]
-
-    def _advance(self, block: Tensor) -> Tensor:
-        self.buffer = torch.cat((self.buffer, block), dim=1)
-        steps = self.buffer.shape[1] // self.step_in - 2 * self.context_steps
-        if steps <= 0:
-            return self.buffer[:, :0]
-        used = self.buffer[:, : (steps + 2 * self.context_steps) * self.step_in]
-        first, count = self.context_steps * self.step_out, steps * self.step_out
-        self.samples_out += count
-        self.buffer = self.buffer[:, steps * self.step_in :]
-        return resample(used, self.from_hz, self.to_hz)[:, first : first + count]

@@ -5,17 +5,21 @@ matters. All are computed in float32, also under autocast.
 """
 
 from collections.abc import Callable
-from functools import lru_cache, partial
+from functools import lru_cache, partial, reduce
+from operator import add
+from typing import Any
 
 import torch
-from auraloss.freq import STFTLoss
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from revox_lightning.errors import UserError
 
 EPSILON = 1e-5  # added to the target's power, CoreAudioML/training.py
 FFT_SIZES = (2048, 1024, 512)
 _HISS_MARGIN_DB = 6.0
+_LEAST_POWER = 1e-8  # of a bin, as in auraloss
+_LEAST_NORM = 1e-30  # no gradient, rather than 0 / 0, where estimate and target are equal
 
 
 def esr(y_hat: Tensor, y: Tensor) -> Tensor:
@@ -24,7 +28,7 @@ def esr(y_hat: Tensor, y: Tensor) -> Tensor:
     >>> esr(torch.full((1, 1, 4), 0.9), torch.ones(1, 1, 4)).item()  # doctest: +ELLIPSIS
     0.0099...
     """
-    return torch.mean((y - y_hat) ** 2) / (torch.mean(y**2) + EPSILON)
+    return mse(y_hat, y) / (y.square().mean() + EPSILON)
 
 
 def dc(y_hat: Tensor, y: Tensor) -> Tensor:
@@ -65,12 +69,12 @@ def _a_weighting_of_bins(size: int, sample_rate_hz: int) -> Tensor:
 
 def mse(y_hat: Tensor, y: Tensor) -> Tensor:
     """Mean squared error."""
-    return torch.mean((y - y_hat) ** 2)
+    return nn.functional.mse_loss(y_hat, y)  # one kernel there and one back
 
 
 def mae(y_hat: Tensor, y: Tensor) -> Tensor:
     """Mean absolute error."""
-    return torch.mean(torch.abs(y - y_hat))
+    return nn.functional.l1_loss(y_hat, y)
 
 
 def mrstft(y_hat: Tensor, y: Tensor, noise_floor_db: float | None = None) -> Tensor:
@@ -79,7 +83,8 @@ def mrstft(y_hat: Tensor, y: Tensor, noise_floor_db: float | None = None) -> Ten
     Hops are a quarter of the window. Sizes that do not fit the segment (time <= size / 2) are left out.
     `noise_floor_db` is the level of the target's hiss as the RMS, in dBFS, of white noise of the same density; the
     log-magnitude term then counts only bins where the target, and the mean of the 5 by 5 bins around, lies at least
-    6 dB above it, because elsewhere it teaches the shape of one random noise. Raises UserError where no size fits.
+    6 dB above it, because elsewhere it teaches the shape of one random noise. The target is a constant: no gradient
+    reaches it. Raises UserError where no size fits.
     """
     fitting = [size for size in FFT_SIZES if y.shape[-1] > size // 2]
     if not fitting:
@@ -87,28 +92,97 @@ def mrstft(y_hat: Tensor, y: Tensor, noise_floor_db: float | None = None) -> Ten
             f"the loss mrstft needs segments of more than {min(FFT_SIZES) // 2} samples, got {y.shape[-1]}: "
             "use longer segments or hops, or another loss"
         )
-    terms = [_stft_distance(y_hat.flatten(0, 1), y.flatten(0, 1), size, noise_floor_db) for size in fitting]
-    return torch.stack(terms).mean()
+    return _SpectralDistance.apply(y_hat.flatten(0, 1), y.detach().flatten(0, 1), fitting, noise_floor_db)  # type: ignore[return-value]
 
 
-def _stft_distance(y_hat: Tensor, y: Tensor, size: int, noise_floor_db: float | None) -> Tensor:
-    resolution = _resolution(size)
+class _SpectralDistance(torch.autograd.Function):
+    """Mean over `sizes` of the distances between the spectra of y_hat and y (rows, time).
+
+    The gradient is worked out beside the value, while the spectra are at hand: through a magnitude |X| it is X times
+    a real weight, through the transform and the windowed, mirrored frames it is the way back of each.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, y_hat: Tensor, y: Tensor, sizes: list[int], noise_floor_db: float | None) -> Tensor:
+        reach, time = max(sizes) // 2, y.shape[-1]
+        mirrored_hat, mirrored = (nn.functional.pad(x, (reach, reach), mode="reflect") for x in (y_hat, y))
+        gradient, value = torch.zeros_like(mirrored), y.new_zeros(())
+        for size in sizes:
+            inside = slice(reach - size // 2, reach + time + size // 2)  # frames are centred on each size's own hops
+            window = _hann(size, y.dtype, y.device)
+            spectrum_hat, spectrum = (
+                torch.fft.rfft(x[:, inside].unfold(-1, size, size // 4) * window) for x in (mirrored_hat, mirrored)
+            )
+            distance, weight = _distance(_power(spectrum_hat), _power(spectrum), _hiss(noise_floor_db, window))
+            value += distance / len(sizes)
+            if ctx.needs_input_grad[0]:
+                weight[..., 0] *= 2  # the inverse transform counts all bins between these two twice
+                weight[..., -1] *= 2
+                frames = torch.fft.irfft(spectrum_hat.mul_(weight), size).mul_(window * (size / 2 / len(sizes)))
+                added = _overlap_add(frames)
+                gradient[:, inside][:, : added.shape[1]] += added
+        ctx.save_for_backward(_unmirrored(gradient, reach))
+        return value
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return ctx.saved_tensors[0] * gradient, None, None, None
+
+
+def _distance(power_hat: Tensor, power: Tensor, hiss: float | None) -> tuple[Tensor, Tensor]:
+    """Spectral convergence plus log-magnitude distance of two power spectra, and its derivative by |X| over |X|."""
+    ratio = (power_hat / power).sqrt_()  # of the magnitudes
+    excess = ratio - 1
+    difference, norm = (power * excess).mul_(excess).sum().sqrt(), power.sum().sqrt()
+    apart, share = ratio.log().abs_(), 1 / ratio.numel()
+    weight = excess.sign().div_(power_hat)
+    if hiss is not None:
+        audible = _audible(power, hiss)
+        share = 1 / audible.sum().clamp(min=1.0)
+        apart, weight = apart.mul_(audible), weight.mul_(audible)
+    weight.mul_(share).addcdiv_(excess, ratio.mul_((difference * norm).clamp(min=_LEAST_NORM)))
+    return difference / norm + apart.sum() * share, weight.mul_(power_hat > _LEAST_POWER)
+
+
+def _power(spectrum: Tensor) -> Tensor:
+    return spectrum.conj_physical().mul_(spectrum).real.clamp(min=_LEAST_POWER)  # faster than its parts squared
+
+
+def _hiss(noise_floor_db: float | None, window: Tensor) -> float | None:
+    """Power in a bin up to which the target counts as hiss."""
     if noise_floor_db is None:
-        return resolution(y_hat[:, None], y[:, None])
-    resolution.window = resolution.window.to(y.device)
-    magnitude_hat, magnitude = resolution.stft(y_hat)[0], resolution.stft(y)[0]
-    distance = torch.abs(torch.log(magnitude) - torch.log(magnitude_hat))
-    hiss = 10 ** ((noise_floor_db + _HISS_MARGIN_DB) / 20) * resolution.window.square().sum().sqrt()
+        return None
+    return 10 ** ((noise_floor_db + _HISS_MARGIN_DB) / 10) * window.square().sum().item()
+
+
+def _audible(power: Tensor, hiss: float) -> Tensor:
+    """1 where a bin of `power` (rows, frames, bins) stands above the hiss, else 0."""
     # a random peak of the hiss itself stands 6 dB out in 2 of 100 bins; its neighbourhood does not
-    around = nn.functional.avg_pool2d(magnitude[:, None] ** 2, 5, 1, 2, count_include_pad=False)[:, 0].sqrt()
-    audible = (torch.minimum(magnitude, around) >= hiss).to(distance.dtype)
-    log_magnitude = (distance * audible).sum() / audible.sum().clamp(min=1.0)
-    return resolution.spectralconv(magnitude_hat, magnitude) + log_magnitude
+    around = nn.functional.avg_pool2d(power[:, None], 5, 1, 2, count_include_pad=False)[:, 0]
+    return (torch.minimum(power, around) >= hiss).to(power.dtype)
+
+
+def _overlap_add(frames: Tensor) -> Tensor:
+    """(rows, frames, size) at hops of a quarter -> (rows, time)."""
+    rows, count, size = frames.shape
+    out = frames.new_zeros(rows, count + 3, size // 4)
+    for i, quarter in enumerate(frames.split(size // 4, dim=-1)):
+        out[:, i : i + count] += quarter
+    return out.flatten(1)
+
+
+def _unmirrored(gradient: Tensor, reach: int) -> Tensor:
+    """The gradient by a signal of that by the signal with `reach` samples mirrored at both ends."""
+    inner = gradient[:, reach:-reach].clone()
+    inner[:, 1 : reach + 1] += gradient[:, :reach].flip(1)
+    inner[:, -reach - 1 : -1] += gradient[:, -reach:].flip(1)
+    return inner
 
 
 @lru_cache(maxsize=8)
-def _resolution(size: int) -> STFTLoss:
-    return STFTLoss(fft_size=size, hop_size=size // 4, win_length=size)
+def _hann(size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    return torch.hann_window(size, dtype=dtype, device=device)
 
 
 class Losses(nn.Module):
@@ -159,4 +233,4 @@ class Losses(nn.Module):
 
     def total(self, terms: dict[str, Tensor]) -> Tensor:
         """Weighted sum of the terms that `forward` returned."""
-        return torch.stack([self.weights[name] * term for name, term in terms.items()]).sum()
+        return reduce(add, (self.weights[name] * term for name, term in terms.items()))

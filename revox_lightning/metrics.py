@@ -13,8 +13,8 @@ from revox_lightning.losses import FFT_SIZES, preemphasis
 
 BAND_CENTRES_HZ = {f"{hz}hz": hz for hz in (63, 125, 250, 500)} | {f"{khz}khz": 1000 * khz for khz in (1, 2, 4, 8, 16)}
 PREEMPHASIS_COEFFICIENT = 0.85
-# everything is computed on this grid, so the chunks of the caller do not matter; it fills one FFT of the delay search
-_BLOCK_FRAMES = 2**17 - 2**10
+# everything is computed on this grid, so the chunks of the caller do not matter; its spectra stay in the cache
+_BLOCK_FRAMES = 2**16
 _BAND_FFT = 8192
 
 
@@ -40,7 +40,8 @@ class ErrorToSignalRatio(Metric):
         self.add_state("target", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
 
     def update(self, y_hat: Tensor, y: Tensor) -> None:
-        self.error += _dot(y - y_hat, y - y_hat)
+        error = y - y_hat
+        self.error += _dot(error, error)
         self.target += _dot(y, y)
 
     def compute(self) -> Tensor:
@@ -65,6 +66,10 @@ class GainAlignedErrorToSignalRatio(Metric):
         return torch.where(xx == 0, yy / yy, 1 - xy**2 / (xx * yy)).clamp(min=0.0)  # silence: 1, or 0 / 0 = nan
 
 
+def _total(part: Tensor) -> Tensor:
+    return part.sum(dim=-1).sum(dtype=torch.float64)  # of a frame in float32, which loses nothing, of many in float64
+
+
 class _Spectral:
     """Octave bands, multi-resolution STFT distance and spectral centroid."""
 
@@ -82,10 +87,12 @@ class _Spectral:
             frames.start_file(2 * channels)
         self.centroids = torch.zeros(3, dtype=torch.float64)
 
-    def update(self, y_hat: Tensor, y: Tensor) -> None:
+    def update(self, both: Tensor) -> None:
+        """Take the next block of estimate and target, `(2, channels, time)`."""
+        y_hat, y = both
         self._add_bands(self.bands.push(torch.cat((y - y_hat, y))))
         for size, frames in self.resolutions.items():
-            self._add_distance(size, frames.push(torch.cat((y_hat, y))))
+            self._add_distance(size, frames.push(both.flatten(0, 1)))
 
     def end_file(self) -> None:
         self._add_bands(self.bands.flush())
@@ -96,26 +103,26 @@ class _Spectral:
 
     def _add_bands(self, power: Tensor | None) -> None:
         if power is not None:
-            self.band_power += power.unflatten(0, (2, -1)).sum(dim=(1, 3), dtype=torch.float64)
+            self.band_power += power.unflatten(0, (2, -1)).sum(dim=(1, 2))
 
     def _add_distance(self, size: int, power: Tensor | None) -> None:
         if power is None:
             return
-        estimate, target = power.clamp(min=1e-8).unflatten(0, (2, -1))  # the clamp of auraloss
-        log_distance = 0.5 * torch.log(estimate / target).abs_().sum(dtype=torch.float64)
-        magnitude_hat, magnitude = estimate.sqrt(), target.sqrt()
-        difference = (magnitude - magnitude_hat).square_().sum(dtype=torch.float64)
-        count = torch.tensor(magnitude.numel(), dtype=torch.float64)
-        self.distances[size] += torch.stack([difference, target.sum(dtype=torch.float64), log_distance, count])
+        powers = power.clamp(min=1e-8).unflatten(0, (2, -1))  # the clamp of auraloss
+        magnitude_hat, magnitude = powers.sqrt()
+        log_distance = (magnitude_hat / magnitude).log_().abs_()
+        difference = (magnitude - magnitude_hat).square_()
+        sums = [_total(part) for part in (difference, powers[1], log_distance)]
+        self.distances[size] += torch.stack([*sums, torch.tensor(difference.numel(), dtype=torch.float64)])
         if size == FFT_SIZES[0]:
             self._add_centroids(magnitude_hat, magnitude)
 
     def _add_centroids(self, *magnitudes: Tensor) -> None:
-        sums = [magnitude.sum(dim=1) for magnitude in magnitudes]
-        silence = 10 * 1e-4 * magnitudes[0].shape[1]
+        sums = [magnitude.sum(dim=2) for magnitude in magnitudes]
+        silence = 10 * 1e-4 * magnitudes[0].shape[2]
         heard = (sums[0] > silence) & (sums[1] > silence)  # a silent frame has no centroid
         for row, (magnitude, total) in enumerate(zip(magnitudes, sums, strict=True)):
-            centroid_hz = torch.einsum("f,cft->ct", self.frequencies_hz, magnitude) / total
+            centroid_hz = (magnitude * self.frequencies_hz).sum(dim=2) / total
             self.centroids[row] += centroid_hz[heard].sum(dtype=torch.float64)
         self.centroids[2] += heard.sum()
 
@@ -192,7 +199,7 @@ class EffectMetrics:
             waiting = torch.cat(self._waiting, dim=2)
             whole = self._waiting_frames // _BLOCK_FRAMES * _BLOCK_FRAMES
             for block in waiting[..., :whole].split(_BLOCK_FRAMES, dim=2):
-                self._add(*block)
+                self._add(block)
             self._waiting, self._waiting_frames = [waiting[..., whole:]], self._waiting_frames - whole
 
     def end_file(self) -> None:
@@ -202,7 +209,7 @@ class EffectMetrics:
         self._open = False
         self.files += 1
         if self._waiting_frames:
-            self._add(*torch.cat(self._waiting, dim=2))
+            self._add(torch.cat(self._waiting, dim=2))
         if self._channels:
             self._delays.end_file()
             self._spectral.end_file()
@@ -213,20 +220,22 @@ class EffectMetrics:
         self._delays.start_file(channels)
         self._spectral.start_file(channels)
         self._loudness = [Loudness(self.sample_rate_hz, channels) for _ in range(2)]
-        self._last = torch.zeros(2, channels, 1)
+        self._last = torch.zeros(2, channels, 1, dtype=torch.float64)
 
-    def _add(self, y_hat: Tensor, y: Tensor) -> None:
-        both = torch.stack((y_hat, y))
+    def _add(self, both: Tensor) -> None:
+        """Everything about the next block of estimate and target, `(2, channels, time)` in float32."""
+        exact = both.double()
+        y_hat, y = exact
         self._samples += y.numel()
         self._esr.update(y_hat, y)
         self._gain_aligned.update(y_hat, y)
-        self._mae.update(y_hat.double(), y.double())
-        emphasised = preemphasis(torch.cat((self._last, both), dim=2), PREEMPHASIS_COEFFICIENT)[..., 1:]
-        self._esr_preemphasis.update(*emphasised)
-        self._last = both[..., -1:]
-        self._delays.update(y_hat.numpy(), y.numpy())
-        self._spectral.update(y_hat, y)
-        for meter, signal in zip(self._loudness, both, strict=True):
+        self._mae.update(y_hat, y)
+        joined = torch.cat((self._last, exact), dim=2)
+        self._esr_preemphasis.update(*preemphasis(joined, PREEMPHASIS_COEFFICIENT)[..., 1:])
+        self._last = exact[..., -1:]
+        self._delays.update(y_hat, y)
+        self._spectral.update(both)
+        for meter, signal in zip(self._loudness, exact, strict=True):
             meter.update(signal.numpy())
 
     def compute(self) -> dict[str, float]:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 import yaml
 
 from revox_lightning.errors import UserError
 from revox_lightning.files import write_atomically
-from revox_lightning.models.contract import Net
+
+if TYPE_CHECKING:  # a command line is read, and refused, without torch
+    from revox_lightning.models.contract import Net
 
 
 class RunFolder:
@@ -59,7 +60,7 @@ class RunFolder:
             ) from error
         if not isinstance(content, dict) or "model" not in content:
             raise UserError(f"{self.config_path} is not a run's config: it has no model.")
-        return content
+        return {"kernels": "auto"} | content  # runs of older versions do not name them
 
     def write_text(self, name: str, text: str) -> None:
         """Writes a file so that it is whole or absent."""
@@ -105,6 +106,8 @@ class RunFolder:
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """A checkpoint's content: tensors and plain types only. Raises UserError where it is missing or damaged."""
+    import torch
+
     if not path.is_file():
         raise UserError(f"{path} does not exist: the run has not finished its first epoch; train it again.")
     try:

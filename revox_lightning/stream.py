@@ -95,7 +95,7 @@ class Streamer:
         self._net, self._state = net.eval(), None
         self._controls = None if controls is None else controls[None]
         make = getattr(net, "fused_stream", None)
-        self._stream = make() if make is not None and controls is None else None
+        self._stream = None if make is None else make(self._controls)
         self._play = None if self._stream is None else self._stream.play
 
     def play(self, x: Tensor) -> Tensor:

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import time
+from collections import deque
 from collections.abc import Callable, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
+from revox_lightning.data.takes import moved
 from revox_lightning.errors import UserError
 from revox_lightning.metrics import EffectMetrics
 from revox_lightning.models.contract import Net
 from revox_lightning.objectives.supervised import Supervised
 from revox_lightning.stream import Player, detach
+
+_CHUNKS_AHEAD = 8  # of what is played but not scored: enough for one block of the metrics
 
 
 class System(pl.LightningModule):
@@ -58,12 +64,25 @@ class System(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         try:
-            optimizer = self._make_optimizer([p for p in self.net.parameters() if p.requires_grad])
+            optimizer = self._make_optimizer([p for p in self.net.parameters() if p.requires_grad], **self._fused())
         except ValueError as error:
             raise UserError(f"optim: {error}.") from error
         if self._make_scheduler is None:
             return {"optimizer": optimizer}
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self._make_scheduler(optimizer)}}
+
+    def _fused(self) -> dict[str, bool]:
+        """One kernel for all weights where the optimiser has one: with many small ones half a step goes into Python.
+
+        Not beside a loss scale, which such an optimiser takes out itself, after the clipping.
+        """
+        make: Any = self._make_optimizer
+        told = {"fused", "foreach"} & set(getattr(make, "keywords", {}))
+        able = "fused" in inspect.signature(getattr(make, "func", make)).parameters
+        return {"fused": True} if able and not told and not self._scaled() else {}
+
+    def _scaled(self) -> bool:
+        return self.trainer.precision == "16-mixed"
 
     def on_train_start(self) -> None:
         """A run that goes on with another number of epochs goes on along the cosine of that length."""
@@ -77,27 +96,29 @@ class System(pl.LightningModule):
 
     def on_train_epoch_start(self) -> None:
         self._mark = time.monotonic()
+        self._sums: dict[str, Tensor] = {}  # of the terms, over the segments of the epoch
+        self._segments = 0
 
     def training_step(self, batch: dict[str, Any], batch_index: int) -> None:
         optimizer: Any = self.optimizers()
-        sums: dict[str, Tensor] = {}
-        hops = 0
+        size, _, frames = batch["dry"].shape
+        share = size / len(range(self._warmup, frames, self._hop))
         for terms, total in self._hops(batch):
-            if not torch.isfinite(total):
-                self._stop("loss", total)
+            if not math.isfinite(total.item()):
+                self._stop("loss", total.item())
             optimizer.zero_grad()
             self.manual_backward(total)
             optimizer.step()
-            hops += 1
             for name, value in (terms | {"loss": total}).items():
-                sums[name] = sums.get(name, torch.zeros_like(value)) + value.detach()
-        size, _, frames = batch["dry"].shape
+                self._sums[name] = self._sums.get(name, 0.0) + share * value.detach()
+        self._segments += size
         self.audio_seconds_trained += size * (frames - self._warmup) / self.sample_rate_hz
         now = time.monotonic()
         self.train_seconds += now - self._mark
         self._mark = now
-        means = {f"train/{name}": value / hops for name, value in sums.items()}
-        self.log_dict(means, on_step=False, on_epoch=True, batch_size=size)
+        if self.trainer.is_last_batch:  # logging every batch costs more than a small net
+            means = {f"train/{name}": value / self._segments for name, value in self._sums.items()}
+            self.log_dict(means, on_step=False, on_epoch=True, batch_size=1)
 
     def _hops(self, batch: dict[str, Any]) -> Iterable[tuple[dict[str, Tensor], Tensor]]:
         frames, state, start = batch["dry"].shape[-1], None, 0
@@ -119,10 +140,10 @@ class System(pl.LightningModule):
             yield terms, self.objective.total(terms)
             state, start = detach(state), end
 
-    def _stop(self, what: str, value: Tensor) -> None:
+    def _stop(self, what: str, value: float) -> None:
         lr = self.trainer.optimizers[0].param_groups[0]["lr"]
         raise UserError(
-            f"the {what} became {value.item()} in epoch {self.current_epoch}: training stopped before the weights were "
+            f"the {what} became {value} in epoch {self.current_epoch}: training stopped before the weights were "
             f"spoilt; train again with a lower optim.lr (now {lr:g}) or system.clip_norm (now {self._clip_norm})."
         )
 
@@ -130,9 +151,12 @@ class System(pl.LightningModule):
         """Clips here, where mixed precision has taken its loss scale out of the gradients."""
         if self._clip_norm is None:
             return
-        norm = torch.nn.utils.clip_grad_norm_(self.net.parameters(), self._clip_norm)
-        if not torch.isfinite(norm) and self.trainer.precision != "16-mixed":  # there the scaler skips such steps
-            self._stop("gradient", norm)
+        weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+        norm = torch.nn.utils.get_total_norm([weight.grad for weight in weights if weight.grad is not None])
+        if not math.isfinite(norm.item()) and not self._scaled():  # there the scaler skips such steps
+            self._stop("gradient", norm.item())
+        if not norm.item() + 1e-6 <= self._clip_norm:
+            torch.nn.utils.clip_grads_with_norm_(weights, self._clip_norm, norm)
 
     def on_train_epoch_end(self) -> None:
         scheduler: Any = self.lr_schedulers()
@@ -148,7 +172,7 @@ class System(pl.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         assert self._scorer is not None
-        results = {f"val/{name}": torch.tensor(value) for name, value in self._scorer.metrics.compute().items()}
+        results = {f"val/{name}": torch.tensor(value) for name, value in self._scorer.compute().items()}
         if self._monitor not in results:
             raise UserError(f"monitor={self._monitor} is not measured: choose one of {', '.join(sorted(results))}.")
         self.log_dict(results, batch_size=1)
@@ -165,18 +189,22 @@ class System(pl.LightningModule):
 
 
 class Scorer:
-    """Plays chunks of takes through a net, one after another, and scores them."""
+    """Plays chunks of takes through a net, one after another, and scores them.
+
+    Scoring runs in a thread beside the playing: most nets play on one core, and both take about as long.
+    """
 
     def __init__(self, net: Net, metrics: EffectMetrics) -> None:
-        self.net, self.metrics = net, metrics
+        self._metrics = metrics
         self._player = Player(net)
         self._skip = 0
+        self._beside = ThreadPoolExecutor(1)
+        self._handed: deque[Future[None]] = deque()
 
     def step(self, batch: dict[str, Any]) -> Tensor:
         """Scores one chunk; returns the estimates of its scored samples ``(channel, time)``."""
         meta = batch["meta"]
         if meta["first"]:
-            self.metrics.start_file()
             self._skip = 0
         y_hat, y = self._player.step(batch["dry"], batch["wet"], batch["controls"], first=meta["first"])
         assert y is not None
@@ -185,10 +213,24 @@ class Scorer:
         skip = min(self._skip, y.shape[-1])
         self._skip -= skip
         y_hat, y = y_hat[0, :, skip:], y[0, :, skip:]
-        self.metrics.update(y_hat, y)
-        if meta["last"]:
-            self.metrics.end_file()
+        self._handed.append(self._beside.submit(self._score, y_hat, y, meta["first"], meta["last"]))
+        if len(self._handed) > _CHUNKS_AHEAD:
+            self._handed.popleft().result()
         return y_hat
+
+    def _score(self, y_hat: Tensor, y: Tensor, first: bool, last: bool) -> None:
+        if first:
+            self._metrics.start_file()
+        self._metrics.update(y_hat, y)
+        if last:
+            self._metrics.end_file()
+
+    def compute(self) -> dict[str, float]:
+        """The scores of all takes; nothing can be scored after it."""
+        for job in self._handed:
+            job.result()
+        self._beside.shutdown()
+        return self._metrics.compute()
 
 
 def score(
@@ -204,12 +246,11 @@ def score(
     scorer = Scorer(net, metrics)
     with torch.inference_mode():
         for batch in chunks:
-            moved = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in batch.items()}
-            y_hat = scorer.step(moved)
+            y_hat = scorer.step(moved(batch, device))
             if heard is not None:
                 heard(y_hat.cpu(), batch["meta"])
     net.train(training)
-    return metrics.compute()
+    return scorer.compute()
 
 
 def _during(controls: Tensor, start: int, end: int) -> Tensor:

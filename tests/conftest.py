@@ -7,9 +7,17 @@ import pytest
 import torch
 
 from revox_lightning import audio
+from revox_lightning.kernels import backend
 
 os.environ["WANDB_MODE"] = "offline"
 torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _kernel_threads():
+    """A run divides the threads of the whole process: not for the next test."""
+    yield
+    backend.set_threads(None)
 
 
 @pytest.fixture

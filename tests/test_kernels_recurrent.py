@@ -106,30 +106,24 @@ def test_signals_and_states_may_lie_in_memory_as_they_like(unit):
 
 
 @pytest.mark.parametrize("unit", ["lstm", "gru"])
-def test_threads_change_nothing(unit):
+def test_threads_change_nothing(unit, monkeypatch):
     net, x, state, weight = case(unit, 32, 9, 64, layers=2)
     results = []
     for threads in (1, 2, 3):
-        torch.set_num_threads(threads)
-        try:
-            outputs, gradients = outcome(net, x, state, weight, "fused")
-        finally:
-            torch.set_num_threads(1)
+        monkeypatch.setattr(backend, "_threads", threads)
+        outputs, gradients = outcome(net, x, state, weight, "fused")
         results.append([*outputs, *gradients])
     for other in results[1:]:
         assert error(other, results[0]) < 1e-6
 
 
-def test_repeating_gives_the_same_bits():
+def test_repeating_gives_the_same_bits(monkeypatch):
     net, x, state, weight = case("lstm", 8, 3, 12)
-    torch.set_num_threads(2)
-    try:
-        first = [t for part in outcome(net, x, state, weight, "fused") for t in part]
-        for _ in range(1000):
-            again = [t for part in outcome(net, x, state, weight, "fused") for t in part]
-            assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
-    finally:
-        torch.set_num_threads(1)
+    monkeypatch.setattr(backend, "_threads", 2)
+    first = [t for part in outcome(net, x, state, weight, "fused") for t in part]
+    for _ in range(1000):
+        again = [t for part in outcome(net, x, state, weight, "fused") for t in part]
+        assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
 
 
 @pytest.mark.parametrize("bytes_", [16, 64])

@@ -37,6 +37,17 @@ def test_fir_is_a_convolution_whichever_way_it_is_computed(taps):
         close(torch.cat(pieces, dim=-1), expected)
 
 
+@pytest.mark.parametrize("samples", [1749, 1750, 20_000])
+@pytest.mark.parametrize("taps", [1, 300, 700])
+@torch.no_grad()
+def test_a_long_signal_is_filtered_in_pieces_without_a_seam(taps, samples):
+    torch.manual_seed(0)
+    x, h = torch.randn(2, 2, samples), torch.randn(2, taps) / taps**0.5
+    window = nn.functional.pad(x, (taps - 1, 0))
+    expected = nn.functional.conv1d(window.double(), h.flip(-1)[:, None].double(), groups=2).float()
+    close(fft_convolution(window, h), expected)
+
+
 def test_fir_learns_only_when_trainable():
     assert list(FIR(16).parameters()) == []
     net = FIR(16, trainable=True)

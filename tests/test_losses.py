@@ -136,6 +136,49 @@ def test_mrstft_leaves_out_what_does_not_fit():
         losses.mrstft(y_hat[..., :256], y[..., :256])
 
 
+def coloured(*shape, seed=0):
+    """Low-passed noise, and a saturated, slightly noisy version of it that wants a gradient."""
+    noise = torch.randn(*shape[:-1], shape[-1] + 7, generator=torch.Generator().manual_seed(seed))
+    y = 0.5 * torch.nn.functional.avg_pool1d(noise.flatten(0, 1), 8, 1).view(shape)
+    return (torch.tanh(1.2 * y) + 0.01 * noise[..., 7:]).requires_grad_(), y
+
+
+def auraloss_of(y_hat, y):
+    sizes = [size for size in losses.FFT_SIZES if y.shape[-1] > size // 2]
+    return MultiResolutionSTFTLoss(sizes, [size // 4 for size in sizes], sizes)(y_hat, y)
+
+
+@pytest.mark.parametrize("shape", [(40, 1, 2048), (2, 1, 8192), (3, 2, 5000), (2, 1, 1025), (1, 1, 257)])
+def test_mrstft_has_the_value_and_the_gradient_of_auraloss(shape):
+    y_hat, y = coloured(*shape)
+    value, expected = losses.mrstft(y_hat, y), auraloss_of(y_hat, y)
+    assert value.item() == pytest.approx(expected.item(), rel=1e-5)
+    gradient, reference = (torch.autograd.grad(loss, y_hat)[0] for loss in (value, expected))
+    assert (gradient - reference).norm() < 1e-5 * reference.norm()
+
+
+def test_mrstft_of_quiet_passages_has_the_gradient_of_auraloss():
+    y_hat, y = coloured(2, 1, 8192)
+    y = y * (torch.arange(8192) > 4000)
+    y_hat = (y_hat * (torch.arange(8192) > 2500)).detach().requires_grad_()  # below the least power of a bin: none
+    gradient, reference = (torch.autograd.grad(loss(y_hat, y), y_hat)[0] for loss in (losses.mrstft, auraloss_of))
+    assert (gradient - reference).norm() < 1e-5 * reference.norm()
+    assert gradient[..., :400].abs().max() == 0.0
+
+
+@pytest.mark.parametrize("noise_floor_db", [None, -30.0])
+def test_the_gradient_of_mrstft_is_that_of_finite_differences(noise_floor_db):
+    y_hat, y = (signal.detach().double() for signal in coloured(2, 1, 300))
+    assert torch.autograd.gradcheck(lambda x: losses.mrstft(x, y, noise_floor_db), y_hat.requires_grad_())
+
+
+def test_the_target_of_mrstft_is_a_constant():
+    y, y_hat = coloured(1, 1, 2048)
+    assert not losses.mrstft(y_hat, y).requires_grad
+    with torch.no_grad():
+        assert losses.mrstft(y, y_hat).item() == pytest.approx(auraloss_of(y, y_hat).item(), rel=1e-5)
+
+
 def test_a_noise_floor_takes_the_hiss_out_of_the_log_term():
     generator = torch.Generator().manual_seed(0)
     y = pair(32_768)[1]

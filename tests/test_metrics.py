@@ -1,4 +1,5 @@
 import math
+import pickle
 
 import numpy as np
 import pytest
@@ -107,6 +108,17 @@ def test_stored_input_gives_the_stored_scores():
 def test_chunks_do_not_matter(chunk):
     files = (pair(3000 if chunk == 1 else 150_000, 2), pair(1500, 2, seed=1))
     assert measured(*files, chunk=chunk) == pytest.approx(measured(*files, chunk=12_345), rel=1e-6, nan_ok=True)
+
+
+def test_memory_does_not_grow_with_the_length_of_a_file():
+    metrics, sizes = EffectMetrics(RATE_HZ), []
+    metrics.start_file()
+    y_hat, y = pair(65_536)
+    for blocks in (4, 20):
+        for _ in range(blocks):
+            metrics.update(y_hat, y)
+        sizes.append(len(pickle.dumps(metrics)))
+    assert abs(sizes[1] - sizes[0]) < 80_000  # what waits for the next block; the 20 blocks hold 10 MB
 
 
 def test_ratios_are_of_sums_over_files():

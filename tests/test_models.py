@@ -12,6 +12,7 @@ from revox_lightning.errors import UserError
 from revox_lightning.models.each_channel import EachChannel
 from revox_lightning.models.fir import FIR
 from revox_lightning.models.linear_start import LinearStart
+from revox_lightning.models.nam_wavenet import NAMWaveNet, nam_wavenet
 from revox_lightning.models.recurrent import Recurrent
 from revox_lightning.models.tcn import TCN, tcn
 from revox_lightning.models.wavenet import WaveNet, wavenet
@@ -50,6 +51,10 @@ PUBLISHED = [
     Line("wavenet-1", lambda **o: wavenet(1, **o), 18_593, 2_047),
     Line("wavenet", lambda **o: wavenet(2, **o), 8_657, 2_045),
     Line("wavenet-3", lambda **o: wavenet(3, **o), 33_441, 2_045),
+    Line("nam_wavenet", lambda **o: nam_wavenet("standard", **o), 13_802, 4_093),
+    Line("nam_wavenet-lite", lambda **o: nam_wavenet("lite", **o), 6_554, 4_093),
+    Line("nam_wavenet-feather", lambda **o: nam_wavenet("feather", **o), 3_026, 4_093),
+    Line("nam_wavenet-nano", lambda **o: nam_wavenet("nano", **o), 842, 4_093),
 ]
 # What a model can be asked for beside its published form.
 FORMS = {"plain": {}, "knobs": {"controls": 2}, "stereo": {"channels": 2}, "all": {"channels": 2, "controls": 3}}
@@ -151,9 +156,11 @@ def test_gradients_are_finite_and_reach_every_weight_that_is_heard(line, form):
     net = built(line, **form).train()
     x, controls = played(net, 2, 300)
     net(x, controls)[0].square().mean().backward()
+    # A WaveNet's last residual layer leads nowhere, and a factor that is not learned has no gradient.
+    last = [name for name, _ in net.named_modules() if "residual." in name][-1:]
     for name, weight in net.named_parameters():
-        if name.startswith("residual.") and int(name.split(".")[1]) == len(net.residual) - 1:
-            continue  # the WaveNet's last residual layer leads nowhere
+        if not weight.requires_grad or name.startswith(tuple(f"{layer}." for layer in last)):
+            continue
         assert weight.grad is not None and torch.isfinite(weight.grad).all(), name
 
 
@@ -171,7 +178,7 @@ def test_a_few_steps_lower_the_loss(line):
     target = torch.tanh(3 * x)
     optimizer = torch.optim.Adam(net.parameters(), lr=3e-3)
     losses = []
-    for _ in range(8):
+    for _ in range(30):
         late = net(x)[0][..., net.latency_samples :]
         loss = (late - target[..., : late.shape[-1]]).square().mean()
         optimizer.zero_grad()
@@ -219,6 +226,10 @@ def test_knobs_must_match_the_model(line):
         lambda: Recurrent("rnn"),
         lambda: tcn(500),
         lambda: wavenet(4),
+        lambda: nam_wavenet("huge"),
+        lambda: NAMWaveNet((4,), [[1]], activation="Sine"),
+        lambda: NAMWaveNet((4, 2), [[1]]),
+        lambda: NAMWaveNet((4,), [[1]]).load_weights(torch.zeros(5)),
         lambda: TCN(channels=3),
         lambda: TCN(kernel=1),
         lambda: FIR(16, lookahead=16),
@@ -253,7 +264,8 @@ def valid_reference(net: TCN, x: torch.Tensor) -> torch.Tensor:
 def test_tcn_crops_as_published_or_correctly(exact):
     net = built(Line("", lambda: TCN(blocks=3, growth=4, kernel=5, paper_exact=exact), 0, 0))
     x = torch.randn(1, 1, net.receptive_field + 99)
-    close(net(x)[0][..., -100:], valid_reference(net, x))
+    # This net amplifies rounding: in single precision each is up to 5e-6 from the exact output.
+    close(net(x)[0][..., -100:], valid_reference(net, x), 2e-5)
 
 
 @torch.no_grad()

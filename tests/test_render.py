@@ -69,6 +69,17 @@ def test_blocks_of_64_and_the_whole_file_agree(run, tmp_path):
     assert torch.allclose(whole, y[0, :, net.latency_samples :], atol=1e-5)
 
 
+@pytest.mark.parametrize("channels", [1, 2])
+def test_any_number_of_threads_renders_the_same(run, channels, tmp_path):
+    source = sound(tmp_path / "in.wav", seconds=5, rate_hz=22050, channels=channels)
+    for threads in (1, 2, 3):
+        words = [f"run={run}", str(source), str(tmp_path / f"{threads}.wav"), f"threads={threads}"]
+        render.render([*words, "block_samples=4000"])
+    one, two, three = (audio.read(tmp_path / f"{threads}.wav") for threads in (1, 2, 3))
+    assert one.shape == audio.read(source).shape and one.abs().max() > 0.01
+    assert (two - one).abs().max() < 1e-6 and (three - one).abs().max() < 1e-6
+
+
 @pytest.mark.parametrize(
     "name,subtype",
     [("a.wav", "PCM_16"), ("a.flac", "PCM_24"), ("a.aiff", "PCM_24"), ("a.wav", "FLOAT"), ("a.ogg", "VORBIS")],
@@ -151,6 +162,7 @@ def test_drive_scales_the_input_and_what_matters_is_said(tmp_path, capsys):
         (["text.wav", "out.wav"], "cannot be read as audio"),
         (["in.wav"], "needs a run, an input and an output"),
         (["in.wav", "out.wav", "input_db=loud"], "expected a number"),
+        (["in.wav", "out.wav", "threads=0"], "threads=0: give 1 or more"),
         (["in.wav", "out.wav", "volume=3"], "no option volume"),
         (["in.wav", "out.wav", "controls=0.5"], "takes no controls"),
         (["in.wav", "out.xyz"], "out.xyz"),

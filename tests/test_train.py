@@ -33,7 +33,11 @@ TINY = [
     "trainer.max_epochs=2", "system.batch_size=2", "system.segment_samples=600", "system.hop_samples=300",
     "system.warmup_samples=100", "linear_filter.taps=64", "linear_filter.lookahead_samples=8", "data.gap_seconds=0.02",
 ]  # fmt: skip
-WHOLE = {"tcn": ["size=100", "system.hop_samples=600"], "wavenet": ["system.hop_samples=600"]}
+WHOLE = {
+    "tcn": ["size=100", "system.hop_samples=600"],
+    "wavenet": ["system.hop_samples=600"],
+    "nam_wavenet": ["size=nano", "system.hop_samples=600"],
+}
 
 
 @pytest.fixture
@@ -257,7 +261,10 @@ def test_a_full_disk_while_metrics_are_written_is_one_sentence(command, recorded
 @pytest.mark.parametrize(
     "words,sentence",
     [
-        (["model=transformer"], "there is no model=transformer: choose one of gru, lstm, lstm_linear, tcn, wavenet."),
+        (
+            ["model=transformer"],
+            "there is no model=transformer: choose one of gru, lstm, lstm_linear, nam_wavenet, tcn, wavenet.",
+        ),
         (["optim.learning_rate=1"], "there is no option optim.learning_rate"),
         (["optim.lr=fast"], "optim.lr='fast': expected a number"),
         (["trainer.max_epochs=2.5"], "expected a whole number"),
@@ -271,6 +278,7 @@ def test_a_full_disk_while_metrics_are_written_is_one_sentence(command, recorded
         (["resume=/nowhere"], "resume=/nowhere: there is no such folder"),
         (["system.batch_size=0"], "system.batch_size=0: give 1 or more"),
         (["trainer.max_epochs=0"], "give 1 or more"),
+        (["kernels=quick"], "kernels=quick: choose one of auto, torch, fused"),
         (["optim.lr=-1.0"], "optim: Invalid learning rate"),
         (["callbacks.early_stopping_patience=often"], "expected a whole number"),
         (["-m", "run_dir=here"], "a multirun makes one for each job"),

@@ -18,16 +18,11 @@ from revox_lightning.capture.layout import Layout
 from revox_lightning.capture.own import align_pair, pulse_channel
 from revox_lightning.commands import settings
 from revox_lightning.commands.exits import disk_faults, guarded, log
+from revox_lightning.commands.usage import ALIGN as USAGE
 from revox_lightning.errors import UserError
 from revox_lightning.files import write_atomically
 from revox_lightning.measure import data_sheet
-from revox_lightning.report import alignment as report
 
-USAGE = (
-    "revox align TAPE.wav RECORDED.wav [loopback=FILE] [mode=monitor|second_pass] [calibration_tape=FILE "
-    "calibration_flux_nwb_per_m=NUMBER] [out=FOLDER], or revox align dry=FILE wet=FILE [pulses=auto|left|right|none] "
-    "[out=FOLDER]"
-)
 _RESULTS = {"align.html", "align.json", "data_sheet.json", "floor.json", "stereo", *pairs.FORMS}
 _KNOWN = {"loopback", "out", "calibration_tape", "calibration_flux_nwb_per_m", "mode", "dry", "wet", "pulses"}
 
@@ -63,6 +58,8 @@ def align(argv: list[str]) -> Path:
         alignment.findings.append(note("unknown", sentence))
     found = {"tape": str(first), "recorded": str(recorded_path)} | figures(alignment, loop, mode, calibrated)
     _say(found)
+    from revox_lightning.report import alignment as report  # matplotlib takes a second to import
+
     with session.folder(out) as place:
         pairs.write(alignment, recorded, place, raw_as_is=own)
         _write_json(place / "align.json", found)

@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
-from lightning_fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 
 from revox_lightning.commands import settings
-from revox_lightning.data.module import PairData
-from revox_lightning.dsp.least_squares import Correlations
 from revox_lightning.errors import UserError
-from revox_lightning.losses import Losses
+from revox_lightning.kernels import allocator, backend
 from revox_lightning.models.contract import Net
 from revox_lightning.models.each_channel import EachChannel
 from revox_lightning.models.fir import FIR
 from revox_lightning.models.linear_start import LinearStart
 from revox_lightning.runs import RunFolder
-from revox_lightning.system import System
-from revox_lightning.tape.machine import TapeMachine
 
+if TYPE_CHECKING:  # seconds of imports that a command which only plays a net does without
+    from revox_lightning.data.module import PairData
+    from revox_lightning.dsp.least_squares import Correlations
+    from revox_lightning.system import System
+    from revox_lightning.tape.machine import TapeMachine
+
+_ALL_THREADS = torch.get_num_threads()
 _ALLOWED = ("revox_lightning.", "torch.optim.", "pytorch_lightning.")
 # The data group's own conveniences, which its source reads; the DataModule itself takes the rest.
 _SOURCE_KEYS = {"root", "dry", "wet", "manifest", "delay_samples", "zero_vu_dbfs"}
@@ -42,10 +44,15 @@ def build(node: DictConfig, **more: Any) -> Any:
             cause = cause.__cause__
         if isinstance(cause, UserError):
             raise cause from None
-        if isinstance(error.__cause__, (TypeError, ValueError, MisconfigurationException)):
+        if isinstance(error.__cause__, (TypeError, ValueError)) or _misconfigured(error.__cause__):
             first = str(error.__cause__).strip().splitlines()[0].rstrip(".")
             raise UserError(f"the config of {node.get('_target_')} does not fit: {first}.") from error
         raise (error.__cause__ or error) from None  # a defect of ours
+
+
+def _misconfigured(error: BaseException | None) -> bool:
+    """Whether it is Lightning's own word for it."""
+    return type(error).__name__ == "MisconfigurationException"
 
 
 def _targets(node: Any) -> list[str]:
@@ -78,6 +85,8 @@ def build_data(cfg: DictConfig, test_only: bool = False) -> PairData:
 
     Fills in ``audio_channels``, and the number of samples for ``system.warmup_samples=receptive_field``.
     """
+    from revox_lightning.data.module import PairData
+
     _check_ranges(cfg)
     source = build_source(cfg)
     mono = build_mono(cfg)
@@ -149,8 +158,24 @@ def fit_linear_start(net: Net, correlations: list[Correlations]) -> None:
         fir.load(h)
 
 
+def divide_threads(cfg: DictConfig, net: Net) -> None:
+    """Gives ``system.threads`` (null: all cores) to the kernels, or to torch's loops where those compute the net.
+
+    What torch has left to do beside a kernel is too small to share, and its threads then cost more than they bring;
+    so they do in its recurrent loops, many times over on a busy machine.
+    """
+    wanted = cfg.system.threads or _ALL_THREADS
+    backend.set_threads(wanted)
+    compiled = backend.available() and any(hasattr(part, "fused_stream") for part in net.modules())
+    slow = net.receptive_field is None and not cfg.system.threads
+    torch.set_num_threads(1 if compiled or slow else wanted)
+
+
 def build_system(cfg: DictConfig, net: Net) -> System:
     """The LightningModule around a net."""
+    from revox_lightning.losses import Losses
+    from revox_lightning.system import System
+
     losses = Losses(**OmegaConf.to_container(cfg.loss, resolve=True), sample_rate_hz=cfg.data.sample_rate_hz)  # type: ignore[arg-type]
     how = cfg.system
     return System(
@@ -167,12 +192,17 @@ def build_system(cfg: DictConfig, net: Net) -> System:
     )
 
 
-def load_run(path: str | Path) -> tuple[Net, DictConfig, RunFolder]:
-    """A trained net with its best weights, its config and its folder: ``net, cfg, folder = load_run(path)``."""
+def load_run(path: str | Path, kernels: str | None = None) -> tuple[Net, DictConfig, RunFolder]:
+    """A trained net with its best weights, its config and its folder: ``net, cfg, folder = load_run(path)``.
+
+    The run's ``kernels`` become those of this process, unless others are named.
+    """
     folder = RunFolder.existing(path)
     cfg = OmegaConf.create(folder.config())
-    if cfg.system.threads:
-        torch.set_num_threads(cfg.system.threads)
+    cfg.kernels = cfg.kernels if kernels is None else kernels
+    allocator.tune()
+    backend.choose(cfg.kernels)
     net = build_net(cfg)
+    divide_threads(cfg, net)
     folder.load_weights(net)
     return net.eval(), cfg, folder

@@ -12,13 +12,10 @@ from revox_lightning import audio
 from revox_lightning.capture import instructions, programme, tape
 from revox_lightning.commands import settings
 from revox_lightning.commands.exits import disk_faults, guarded, log
+from revox_lightning.commands.usage import CAPTURE as USAGE
 from revox_lightning.errors import UserError
 from revox_lightning.files import write_atomically
 
-USAGE = (
-    "revox capture OUT.wav [programme=FILE_OR_FOLDER ...] [sample_rate_hz=48000] [subtype=PCM_24] [channels=2] "
-    "[zero_vu_dbfs=-18] [speed_seconds=60]"
-)
 _BUILT_IN_SECONDS = 120.0
 _SUBTYPES = ("PCM_24", "FLOAT", "PCM_16")
 _BLOCK = 1 << 20

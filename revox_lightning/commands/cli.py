@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 import sys
 
+from revox_lightning.commands import usage
+
 COMMANDS = {
     "train": "train a model (the same as train.py): revox train model=tcn",
     "evaluate": "score a run, on its own test split or on other recordings",
@@ -22,15 +24,19 @@ def main() -> None:
     words = sys.argv[1:]
     if words and words[0] in COMMANDS:
         sys.argv = [f"revox {words[0]}", *words[1:]]
-        command = importlib.import_module(f"revox_lightning.commands.{words[0]}")
-        if hasattr(command, "USAGE") and {"-h", "--help"} & set(words[1:]):
-            print(f"usage: {command.USAGE}")
+        how = getattr(usage, words[0].upper(), None)  # train has a help of its own
+        if how and {"-h", "--help"} & set(words[1:]):
+            print(f"usage: {how}")
             return
-        command.main()
+        importlib.import_module(f"revox_lightning.commands.{words[0]}").main()
         return
-    usage = "usage: revox COMMAND ...\n" + "".join(f"  {name:10s}{text}\n" for name, text in COMMANDS.items())
+    listed = "usage: revox COMMAND ...\n" + "".join(f"  {name:10s}{text}\n" for name, text in COMMANDS.items())
     if not words or words[0] in ("-h", "--help", "help"):
-        print(usage, end="")
+        print(listed, end="")
         sys.exit(0 if words else 2)
     print(f"error: there is no command {words[0]!r}: choose one of {', '.join(COMMANDS)}.", file=sys.stderr)
     sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -10,27 +10,29 @@ from omegaconf import DictConfig, OmegaConf
 
 from revox_lightning.commands import assemble, result, settings
 from revox_lightning.commands.exits import disk_faults, guarded
+from revox_lightning.commands.usage import EVALUATE as USAGE
 from revox_lightning.errors import UserError
+from revox_lightning.kernels import backend
 from revox_lightning.metrics import EffectMetrics
-from revox_lightning.report import plots, references
+from revox_lightning.report import references
 from revox_lightning.report.listening import Listening
 from revox_lightning.runs import RunFolder
 from revox_lightning.system import score
 
-USAGE = "revox evaluate run=outputs/NAME/TIME [data=recordings data.root=FOLDER ...]"
-
 
 def evaluate(argv: list[str]) -> dict[str, Any]:
     """Scores a run's best weights; figures, audio and plots go to ``evaluations/<time>/`` in the run's folder."""
-    named, changes, words = settings.arguments(argv, {"run"})
+    named, changes, words = settings.arguments(argv, {"run", "kernels"})
     if "run" not in named or words:
         raise UserError(f"evaluate needs a run: {USAGE}.")
-    net, cfg, folder = assemble.load_run(named["run"])
+    net, cfg, folder = assemble.load_run(named["run"], named.get("kernels"))
     other = [text for text in changes if text.split("=")[0] == "data" or text.startswith("data.")]
     report = [text for text in changes if text.startswith("report.")]
     unknown = [text for text in changes if text not in other + report]
     if unknown:
-        raise UserError(f"evaluate cannot change {unknown[0].split('=')[0]}: only data=, data. and report. options.")
+        raise UserError(
+            f"evaluate cannot change {unknown[0].split('=')[0]}: only data=, data., report. and kernels= options."
+        )
     elsewhere = bool(other)
     cfg = settings.changed(cfg, report)
     if elsewhere:
@@ -48,7 +50,9 @@ def evaluate(argv: list[str]) -> dict[str, Any]:
     test = score(net, data.chunks("test"), EffectMetrics(data.sample_rate_hz), listening)
     rivals = references.references(data, references.load_filters(folder.filters_path))
     metrics = result.test_metrics(test, rivals, data)
-    RunFolder(place).write_json("metrics.json", metrics)
+    RunFolder(place).write_json("metrics.json", metrics | {"kernels": backend.describe()})
+    from revox_lightning.report import plots
+
     for i, paths in enumerate(listening.written, 1):
         plots.draw(paths, place / "plots", f"{i:02d}")
     what = "other recordings" if elsewhere else "its test split"

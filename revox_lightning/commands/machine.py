@@ -12,11 +12,10 @@ import torch
 from revox_lightning import audio
 from revox_lightning.commands import assemble, settings
 from revox_lightning.commands.exits import disk_faults, guarded, log
+from revox_lightning.commands.usage import MACHINE as USAGE
 from revox_lightning.errors import UserError
 from revox_lightning.files import write_atomically
 from revox_lightning.tape.machine import Playback
-
-USAGE = "revox machine IN OUT preset=a77_7.5ips [without=transport,hiss] [seed=0] [truth=FILE.npz] [machine.mol_db=8]"
 
 
 def machine(argv: list[str]) -> None:

@@ -15,12 +15,12 @@ from rich.progress import Progress, TextColumn, TimeElapsedColumn
 
 from revox_lightning.commands import settings, subjects
 from revox_lightning.commands.exits import disk_faults, guarded, log
+from revox_lightning.commands.usage import MEASURE as USAGE
 from revox_lightning.errors import UserError
 from revox_lightning.measure.data_sheet import MODES
 from revox_lightning.report import data_sheet, table
 
-USAGE = "revox measure machine=NAME [machine=NAME ...] | run=FOLDER [run=...] | IN.wav OUT.wav [out=FOLDER]"
-OPTIONS = ("out", "mode", "speed_seconds", "sample_rate_hz", "zero_vu_dbfs", "controls")
+OPTIONS = ("out", "kernels", "mode", "speed_seconds", "sample_rate_hz", "zero_vu_dbfs", "controls")
 
 
 def measure(argv: list[str]) -> data_sheet.Sheets:
@@ -96,6 +96,7 @@ def _settings(options: dict[str, str]) -> subjects.Settings:
         sample_rate_hz=None if rate_hz is None else round(rate_hz),
         zero_vu_dbfs=_number(options, "zero_vu_dbfs"),
         controls=knobs,
+        kernels=options.get("kernels"),
     )
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
+import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -12,39 +15,62 @@ from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor
 
-from revox_lightning import audio
+from revox_lightning import audio, parallel
 from revox_lightning.commands import assemble, settings
 from revox_lightning.commands.exits import disk_faults, guarded, log
+from revox_lightning.commands.usage import RENDER as USAGE
 from revox_lightning.data.recordings import SUFFIXES
 from revox_lightning.errors import UserError
 from revox_lightning.models.contract import Net
 from revox_lightning.models.each_channel import EachChannel
 from revox_lightning.runs import RunFolder
-from revox_lightning.stream import Player
 
-USAGE = "revox render run=outputs/NAME/TIME IN OUT [input_db=0] [output_db=0] [controls=0.5,0.5] [block_samples=16384]"
+_READ_FRAMES = 16_384
+
+
+@dataclasses.dataclass(frozen=True)
+class _Playing:
+    """What plays, and how; controls (1, knobs)."""
+
+    net: Net
+    cfg: DictConfig
+    folder: RunFolder
+    controls: Tensor
+    gain_in: float
+    gain_out: float
+    block_samples: int
+    threads: int
+
+
+def cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def render(argv: list[str]) -> None:
     """Renders one file or every audio file of a folder."""
-    known = {"run", "input_db", "output_db", "controls", "block_samples"}
+    known = {"run", "kernels", "input_db", "output_db", "controls", "block_samples", "threads"}
     named, others, words = settings.arguments(argv, known)
     if others:
         raise UserError(f"render has no option {others[0].split('=')[0]}: {USAGE}.")
     if "run" not in named or len(words) != 2:
         raise UserError(f"render needs a run, an input and an output (- for a name of its own): {USAGE}.")
-    net, cfg, folder = assemble.load_run(named["run"])
-    input_db, output_db = (_number(named, name, 0.0) for name in ("input_db", "output_db"))
-    block_samples = int(_number(named, "block_samples", 16384))
-    if block_samples < 1:
-        raise UserError(f"block_samples={block_samples}: give 1 or more.")
-    controls = _controls(cfg, named.get("controls"))
+    net, cfg, folder = assemble.load_run(named["run"], named.get("kernels"))
+    block_samples, threads = (
+        _at_least_one(named, name, usual) for name, usual in (("block_samples", 16384), ("threads", cores()))
+    )
+    how = _Playing(
+        net, cfg, folder, _controls(cfg, named.get("controls")),
+        10 ** (_number(named, "input_db", 0.0) / 20), 10 ** (_number(named, "output_db", 0.0) / 20),
+        block_samples, threads,
+    )  # fmt: skip
+    torch.set_num_threads(1)  # the files' channels and stretches keep the cores busy
     failed = 0
     files = _files(Path(words[0]).expanduser(), words[1], cfg.name)
     for source, target in files:
         try:
             with disk_faults():
-                _render_file(net, cfg, folder, source, target, input_db, output_db, controls, block_samples)
+                _render_file(how, source, target)
         except UserError as error:
             if len(files) == 1:
                 raise
@@ -54,55 +80,41 @@ def render(argv: list[str]) -> None:
         raise UserError(f"{failed} of {len(files)} files could not be rendered: see above.")
 
 
-def _render_file(
-    net: Net, cfg: DictConfig, folder: RunFolder, source: Path, target: Path,
-    input_db: float, output_db: float, controls: Tensor, block_samples: int,
-) -> None:  # fmt: skip
+def _render_file(how: _Playing, source: Path, target: Path) -> None:
     """One file: read, (to the net's rate,) net, (back,) write; says what the listener should know."""
     info = audio.info(source)
-    model_hz = cfg.data.sample_rate_hz
-    net, batch_of = _for_channels(net, info.channels, source)
-    player = Player(net)
-    controls = controls.expand(info.channels if batch_of else 1, -1)
-    to_model = audio.StreamResampler(info.sample_rate_hz, model_hz, info.channels)
-    to_file = audio.StreamResampler(model_hz, info.sample_rate_hz, info.channels)
+    model_hz = how.cfg.data.sample_rate_hz
+    net = _for_channels(how.net, info.channels, source)
     target.parent.mkdir(parents=True, exist_ok=True)
     log.info("rendering %s (%.1f min) ...", source, info.frames / info.sample_rate_hz / 60)
-    gain_in, gain_out = 10 ** (input_db / 20), 10 ** (output_db / 20)
-    hottest, true_peak = 0.0, audio.TruePeak(info.channels)
+    hottest, true_peak, left = 0.0, audio.TruePeak(info.channels), info.frames
     with (
         audio.writer(target, info.sample_rate_hz, info.channels, info.subtype, info.format) as out,
         Progress(console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True) as bar,
         torch.inference_mode(),
     ):
         progress = bar.add_task(source.name, total=info.frames)
-        left = info.frames
 
-        def play(x: Tensor) -> Tensor:
-            if not x.shape[-1]:
-                return x
-            y, _ = player.step(_batch(gain_in * x, batch_of), None, controls)
-            return to_file.push(_unbatch(y, batch_of) * gain_out)
+        def loud() -> Iterator[Tensor]:
+            nonlocal hottest
+            for block in audio.blocks(source, _READ_FRAMES):
+                hottest = max(hottest, float(block.abs().max()) * how.gain_in)
+                yield how.gain_in * block
 
-        def keep(y: Tensor) -> None:
-            nonlocal left
-            y = y[:, :left]
-            left -= y.shape[-1]
-            if not y.shape[-1]:
-                return
-            true_peak.update(y)
-            out.write(y)
-
-        for block in audio.blocks(source, block_samples):
-            hottest = max(hottest, float(block.abs().max()) * gain_in)
-            keep(play(to_model.push(block)))
-            bar.advance(progress, block.shape[-1])
-        keep(play(to_model.flush()))
-        keep(play(torch.zeros(info.channels, net.latency_samples)))  # what the net still owes
-        keep(to_file.flush())
-        if left:
-            keep(torch.zeros(info.channels, left))
-    _say(folder, source, target, info, model_hz, hottest, true_peak.dbtp, out.clipped_samples)
+        x = audio.converted(loud(), info.sample_rate_hz, model_hz, info.channels)
+        played = parallel.play(
+            net, x, how.controls,
+            threads=how.threads, block_samples=how.block_samples, warmup_samples=model_hz,
+            samples=math.ceil(info.frames * model_hz / info.sample_rate_hz),
+        )  # fmt: skip
+        for y in audio.converted((how.gain_out * y for y in played), model_hz, info.sample_rate_hz, info.channels):
+            kept = y[:, :left]  # conversion there and back may make a sample more
+            left -= kept.shape[1]
+            true_peak.update(kept)
+            out.write(kept)
+            bar.update(progress, completed=info.frames - left)
+        out.write(torch.zeros(info.channels, left))
+    _say(how.folder, source, target, info, model_hz, hottest, true_peak.dbtp, out.clipped_samples)
 
 
 def _say(
@@ -126,24 +138,14 @@ def _say(
         )  # fmt: skip
 
 
-def _for_channels(net: Net, channels: int, source: Path) -> tuple[Net, bool]:
-    """The net that fits a file, and whether the file's channels go through it as a batch."""
-    if net.channels == channels:
-        return net, False
-    if net.channels == 1:
-        return net, True
+def _for_channels(net: Net, channels: int, source: Path) -> Net:
+    """The net that fits a file; a mono net plays each channel by itself."""
+    if net.channels in (1, channels):
+        return net
     if isinstance(net, EachChannel) and channels == 1:
         log.warning("%s is mono: it goes through the net of the left channel", source)
-        return net.nets[0], False  # type: ignore[return-value]
+        return net.nets[0]  # type: ignore[return-value]
     raise UserError(f"{source} has {channels} channels and the net takes {net.channels}: convert the file first.")
-
-
-def _batch(x: Tensor, batch_of: bool) -> Tensor:
-    return x[:, None] if batch_of else x[None]
-
-
-def _unbatch(y: Tensor, batch_of: bool) -> Tensor:
-    return y[:, 0] if batch_of else y[0]
 
 
 def _files(source: Path, target: str, name: str) -> list[tuple[Path, Path]]:
@@ -186,6 +188,13 @@ def _number(named: dict[str, str], name: str, default: float) -> float:
         return float(named.get(name, default))
     except ValueError:
         raise UserError(f"{name}={named[name]}: expected a number.") from None
+
+
+def _at_least_one(named: dict[str, str], name: str, usual: int) -> int:
+    value = int(_number(named, name, usual))
+    if value < 1:
+        raise UserError(f"{name}={value}: give 1 or more.")
+    return value
 
 
 def main() -> None:

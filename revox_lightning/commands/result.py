@@ -10,9 +10,10 @@ from omegaconf import DictConfig
 from revox_lightning.commands.exits import log
 from revox_lightning.commands.show import count, real_time_factor
 from revox_lightning.data.module import PairData
+from revox_lightning.kernels import backend
 from revox_lightning.metrics import EffectMetrics
 from revox_lightning.models.fir import FIR
-from revox_lightning.report import plots, references, table
+from revox_lightning.report import references, table
 from revox_lightning.report.listening import Listening
 from revox_lightning.report.references import Reference
 from revox_lightning.runs import RunFolder
@@ -38,8 +39,11 @@ def report(
         "real_time_factor": real_time_factor(net, data.sample_rate_hz),
         "audio_seconds_trained": system.audio_seconds_trained,
         "train_seconds": system.train_seconds,
+        "kernels": backend.describe(),
     }
     folder.write_json("metrics.json", metrics)
+    from revox_lightning.report import plots
+
     drawn: list[Path] = []
     for i, paths in enumerate(listening.written, 1):
         drawn += plots.draw(paths, folder.path / "plots", f"{i:02d}")
@@ -47,7 +51,7 @@ def report(
     if logger:
         from revox_lightning.report.wandb_log import log_result
 
-        logged = {k: v for k, v in metrics.items() if isinstance(v, (int, float))}
+        logged = {k: v for k, v in metrics.items() if k not in ("name", "task")}  # which the config holds
         log_result(logger.experiment, logged, rows, listening.written, drawn)
     tell(f"{cfg.name} on the test split ({data.seconds('test'):.0f} s)", rows, rivals)
     print(

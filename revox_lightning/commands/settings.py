@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,25 @@ _NULLABLE = {
     "data.zero_vu_dbfs": -18.0,
     "model.controls": 2,
 }
+
+
+def help_text() -> str:
+    """What ``train.py --help`` says: the groups with their choices, and the root's own options as they stand there."""
+    groups = "".join(
+        f"  {folder.relative_to(CONF).as_posix():20s}{', '.join(sorted(path.stem for path in folder.glob('*.yaml')))}\n"
+        for folder in sorted(path for path in CONF.rglob("*") if path.is_dir())
+    )
+    root = (CONF / "train.yaml").read_text(encoding="utf-8")
+    options = textwrap.indent(root[root.index("\nname:") : root.index("\nhydra:")].strip(), "  ")
+    return (
+        "usage: python train.py [GROUP=CHOICE ...] [NAME=VALUE ...]      such as: model=tcn trainer.max_epochs=20\n\n"
+        f"groups and their choices:\n{groups}\n"
+        f"options of every run (nested ones are written report.audio_seconds=30):\n{options}\n\n"
+        "flags:\n"
+        "  --cfg job        print all options with their values, those of the chosen groups, too\n"
+        "  -m, --multirun   one run for each of several values: -m model=lstm,tcn seed=0,1\n"
+        "  --hydra-help     the flags of Hydra, which reads all this\n"
+    )
 
 
 def composed(overrides: list[str]) -> DictConfig:

@@ -9,17 +9,18 @@ import torch
 from omegaconf import DictConfig
 
 from revox_lightning.commands import assemble
+from revox_lightning.kernels import backend
 from revox_lightning.models.contract import Net
 from revox_lightning.stream import stream
 
 
 def show(cfg: DictConfig) -> dict[str, Any]:
     """Prints the layers, parameters, receptive field, multiply-adds per sample and the measured real-time factor."""
+    backend.choose(cfg.kernels)
     assemble.build_source(cfg)
     cfg.audio_channels = cfg.model.get("channels", 1)
-    if cfg.system.threads:
-        torch.set_num_threads(cfg.system.threads)
     net = assemble.build_net(cfg).eval()
+    assemble.divide_threads(cfg, net)
     rate_hz = cfg.data.sample_rate_hz
     field = net.receptive_field
     parameters = count(net)
@@ -32,7 +33,7 @@ def show(cfg: DictConfig) -> dict[str, Any]:
     print(f"latency                {net.latency_samples} samples")
     print(f"multiply-adds/sample   {net.multiply_adds_per_sample:,}")
     factor = real_time_factor(net, rate_hz)
-    print(f"real-time factor       {factor:.1f} x (this machine, {torch.get_num_threads()} threads, blocks of 4,096)")
+    print(f"real-time factor       {factor:.1f} x (this machine, {backend.threads()} threads, blocks of 4,096)")
     return {"name": cfg.name, "task": cfg.task, "parameters": parameters, "real_time_factor": factor}
 
 

@@ -44,6 +44,7 @@ class Settings:
     sample_rate_hz: int | None = None
     zero_vu_dbfs: float | None = None
     controls: tuple[float, ...] = ()
+    kernels: str | None = None
 
     def tape(self, sample_rate_hz: int, zero_vu_dbfs: float) -> MeasuringTape:
         zero_vu = zero_vu_dbfs if self.zero_vu_dbfs is None else self.zero_vu_dbfs
@@ -81,7 +82,7 @@ def _machine_sheet(
 
 def of_run(path: str, settings: Settings, progress: Progress) -> tuple[Sheets, RunFolder]:
     """The sheet of a trained net, with what it missed, and before it that of its target where that can be had."""
-    net, cfg, folder = assemble.load_run(path)
+    net, cfg, folder = assemble.load_run(path, settings.kernels)
     rate_hz = int(cfg.data.sample_rate_hz)
     if settings.sample_rate_hz not in (None, rate_hz):
         raise UserError(f"sample_rate_hz={settings.sample_rate_hz}: the net of {path} works at {rate_hz} Hz only.")

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from revox_lightning import audio
 from revox_lightning.data import inspect, resampling
-from revox_lightning.data.takes import Reader, Take, split
+from revox_lightning.data.takes import Reader, Take, moved, split
 from revox_lightning.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ class Source(Protocol):
 
 @dataclasses.dataclass
 class Segments(Dataset):
-    """Training segments, fetched a batch at a time: dicts ``dry, wet (batch, channel, time), controls, meta``."""
+    """Training segments, fetched a batch at a time: dicts ``dry, wet (batch, channel, time), controls``."""
 
     takes: list[Take]
     read: Reader
@@ -47,7 +47,6 @@ class Segments(Dataset):
             "dry": torch.stack([dry for dry, _ in pairs]),
             "wet": torch.stack([wet for _, wet in pairs]),
             "controls": torch.tensor([self.takes[index].controls for index, _ in places]),
-            "meta": {"take": [index for index, _ in places], "start": [start for _, start in places]},
         }
 
 
@@ -192,6 +191,10 @@ class PairData(pl.LightningDataModule):
     def chunks(self, split: str) -> DataLoader:
         """The takes of a split in chunks, each with the history that lies before it."""
         return DataLoader(Chunks(self.takes(split), self._read, self._chunk, self._lead), batch_size=None)
+
+    def transfer_batch_to_device(self, batch: dict[str, Any], device: torch.device, dataloader_idx: int) -> Any:
+        """Audio and knobs alone: Lightning would look into every number beside them."""
+        return moved(batch, device)
 
     def _batches(self, epoch: int) -> Iterator[list[tuple[int, int]]]:
         random = np.random.default_rng(np.random.SeedSequence([self.seed, epoch]))

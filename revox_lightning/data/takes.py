@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -81,6 +82,11 @@ class Reader:
         if x.shape[-1] == frames:
             return x
         return torch.nn.functional.pad(x, (before, frames - before - x.shape[-1]))
+
+
+def moved(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
+    """A batch with its tensors on the device."""
+    return {name: value.to(device) if isinstance(value, Tensor) else value for name, value in batch.items()}
 
 
 def split(takes: list[Take], by: str, fractions: tuple[float, float, float], gap: int, shortest: int) -> list[Take]:

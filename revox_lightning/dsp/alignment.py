@@ -1,6 +1,9 @@
 """Delay between two recordings of the same programme."""
 
+from functools import lru_cache
+
 import numpy as np
+import torch
 from numpy.typing import ArrayLike
 from scipy.optimize import minimize_scalar
 from scipy.special import i0
@@ -11,6 +14,7 @@ from revox_lightning.dsp.interpolation import read_at
 from revox_lightning.errors import UserError
 
 _DELAY_REACH, _SINC_REACH = 32, 224
+_SEARCH_FFT = 4096
 _SEGMENT, _LAGS, _LEAST_OVERLAP = 4096, 64, 512
 _LEAST_NOISE = 1e-2  # relative to the signal, at any frequency, in `fractional_delay`
 _PREEMPHASIS = 0.95  # music falls with frequency; flattening it sharpens the peak
@@ -43,45 +47,62 @@ class DelaySearch:
 
     def __init__(self) -> None:
         self.reach = _DELAY_REACH + _SINC_REACH
-        self.cross = np.zeros(2 * self.reach + 1)
+        self._block = _SEARCH_FFT - 2 * self.reach  # of the target; the estimate around it fills the transform
+        self._products = torch.zeros(_SEARCH_FFT // 2 + 1, dtype=torch.complex128)
 
     def start_file(self, channels: int) -> None:
-        self.estimate, self.target = np.zeros((channels, 2 * self.reach)), np.zeros((channels, self.reach))
+        """Each target sample waits for `reach` samples more of the estimate; zeros lie before the file."""
+        self._estimate = torch.zeros(channels, 2 * self.reach, dtype=torch.float64)
+        self._target = torch.zeros(channels, self.reach, dtype=torch.float64)
 
-    def update(self, y_hat: np.ndarray, y: np.ndarray) -> None:
-        """The target waits for `reach` samples, so that the estimate around each of them is known."""
-        frames = y.shape[1]
-        self.estimate = np.concatenate((self.estimate, y_hat), axis=1)
-        self.target = np.concatenate((self.target, y), axis=1)
-        for estimate, target in zip(self.estimate, self.target, strict=True):
-            self.cross += lagged_products(estimate, target[:frames], self.reach, -self.reach, self.reach)
-        self.estimate, self.target = self.estimate[:, frames:], self.target[:, frames:]
+    def update(self, y_hat: Tensor | np.ndarray, y: Tensor | np.ndarray) -> None:
+        """Take the next samples, `(channels, time)` each."""
+        estimate = torch.cat((self._estimate, torch.as_tensor(y_hat)), dim=1)
+        target = torch.cat((self._target, torch.as_tensor(y)), dim=1)
+        used = (estimate.shape[1] - 2 * self.reach) // self._block * self._block
+        if used:
+            around = estimate[:, : used + 2 * self.reach].unfold(1, _SEARCH_FFT, self._block)
+            blocks = torch.fft.rfft(target[:, :used].unflatten(1, (-1, self._block)), _SEARCH_FFT)
+            self._products += torch.fft.rfft(around).mul_(blocks.conj()).sum(dim=(0, 1))
+        self._estimate, self._target = estimate[:, used:], target[:, used:]
 
     def end_file(self) -> None:
-        rest = np.zeros((len(self.target), self.reach))
+        rest = torch.zeros(len(self._target), self.reach + self._block - 1, dtype=torch.float64)
         self.update(rest, rest)
+
+    @property
+    def cross(self) -> np.ndarray:
+        """Cross-correlation of all that has ended, `(2 reach + 1,)`, zero delay in the middle."""
+        return torch.fft.irfft(self._products, _SEARCH_FFT)[: 2 * self.reach + 1].flip(0).numpy()
 
     def best(self) -> tuple[float, float]:
         """`(delay_samples, correlation)`: the estimate is to be delayed so much, and what the correlation then is."""
-        coarse = np.arange(-_DELAY_REACH, _DELAY_REACH + 1 / 8, 1 / 4)
-        start = float(coarse[np.argmax(np.abs(self._at(coarse)))])
+        cross, (coarse, kernels) = self.cross, _coarse_delays(self.reach)
+        start = float(coarse[np.argmax(np.abs(kernels @ cross))])
         fine = minimize_scalar(
-            lambda delay: -abs(self._at(delay)[0]),
+            lambda delay: -abs(_sinc(self.reach, delay) @ cross)[0],
             bounds=(start - 1 / 4, start + 1 / 4),
             method="bounded",
             options={"xatol": 1e-6},
         )
         both = np.array([start, float(fine.x)])
-        correlations = self._at(both)
+        correlations = _sinc(self.reach, both) @ cross
         best = np.argmax(np.abs(correlations))
         return float(both[best]), float(correlations[best])
 
-    def _at(self, delays_samples: np.ndarray | float) -> np.ndarray:
-        """Cross-correlation at any delays `(n,)`, by a Kaiser-windowed sinc."""
-        distance = np.arange(-self.reach, self.reach + 1) - np.atleast_1d(delays_samples)[:, None]
-        inside = np.sqrt(np.clip(1 - (distance / _SINC_REACH) ** 2, 0, None))
-        window = np.where(inside > 0, i0(10 * inside) / i0(10.0), 0.0)
-        return (np.sinc(distance) * window) @ self.cross
+
+@lru_cache(maxsize=1)
+def _coarse_delays(reach: int) -> tuple[np.ndarray, np.ndarray]:
+    """Delays of quarters of a sample `(n,)`, and what reads a cross-correlation there `(n, 2 reach + 1)`."""
+    delays = np.arange(-_DELAY_REACH, _DELAY_REACH + 1 / 8, 1 / 4)
+    return delays, _sinc(reach, delays)
+
+
+def _sinc(reach: int, delays_samples: np.ndarray | float) -> np.ndarray:
+    """Kaiser-windowed sinc at any delays `(n,)` that reads a cross-correlation there, `(n, 2 reach + 1)`."""
+    distance = np.arange(-reach, reach + 1) - np.atleast_1d(delays_samples)[:, None]
+    inside = np.sqrt(np.clip(1 - (distance / _SINC_REACH) ** 2, 0, None))
+    return np.sinc(distance) * np.where(inside > 0, i0(10 * inside) / i0(10.0), 0.0)
 
 
 def peak_of(shape: np.ndarray) -> float:

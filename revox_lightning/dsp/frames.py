@@ -11,7 +11,7 @@ class Frames:
     >>> frames.start_file(rows=1)
     >>> powers = [frames.push(torch.ones(1, 300)), frames.push(torch.ones(1, 700)), frames.flush()]
     >>> [tuple(power.shape) for power in powers]
-    [(1, 257, 1), (1, 257, 5), (1, 257, 2)]
+    [(1, 1, 257), (1, 5, 257), (1, 2, 257)]
     """
 
     def __init__(self, size: int, hop: int, window: Tensor):
@@ -21,16 +21,15 @@ class Frames:
         self.rest = torch.zeros(rows, self.size // 2)
 
     def push(self, signal: Tensor) -> Tensor | None:
-        """Power spectra `(rows, bins, frames)` of the frames that `signal` `(rows, time)` completes."""
+        """Power spectra `(rows, frames, bins)` of the frames that `signal` `(rows, time)` completes."""
         signal = torch.cat((self.rest, signal), dim=1)
         frames = (signal.shape[1] - self.size) // self.hop + 1
         if frames < 1:
             self.rest = signal
             return None
         self.rest = signal[:, frames * self.hop :]
-        used = signal[:, : (frames - 1) * self.hop + self.size]
-        spectrum = torch.stft(used, self.size, self.hop, window=self.window, center=False, return_complex=True)
-        return (spectrum * spectrum.conj()).real  # three times as fast as its parts squared
+        spectrum = torch.fft.rfft(signal.unfold(1, self.size, self.hop) * self.window)
+        return spectrum.conj_physical().mul_(spectrum).real  # four times as fast as its parts squared
 
     def flush(self) -> Tensor | None:
         return self.push(torch.zeros(len(self.rest), self.size // 2))

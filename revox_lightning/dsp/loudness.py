@@ -1,6 +1,7 @@
 """Programme loudness, ITU-R BS.1770-4."""
 
 import math
+from array import array
 
 import numpy as np
 from scipy.signal import sosfilt
@@ -44,22 +45,22 @@ class Loudness:
         self.state = np.zeros((2, channels, 2))
         self.step = round(0.1 * sample_rate_hz)  # blocks of 400 ms overlap by three quarters
         self.rest = np.zeros(0)
-        self.steps: list[np.ndarray] = []
+        self.steps = array("d")  # grows by ten numbers a second, in one piece
 
     def update(self, audio: np.ndarray) -> None:
         """Take the next samples `(channels, time)`."""
         if audio.shape[1] == 0:
             return
-        weighted, self.state = sosfilt(self.sections, audio.astype(np.float64), zi=self.state)
+        weighted, self.state = sosfilt(self.sections, audio.astype(np.float64, copy=False), zi=self.state)
         power = np.concatenate((self.rest, np.square(weighted).sum(axis=0)))
         whole = len(power) // self.step * self.step
-        self.rest = power[whole:]
-        self.steps.append(power[:whole].reshape(-1, self.step).mean(axis=1))
+        self.rest = power[whole:].copy()
+        self.steps.frombytes(power[:whole].reshape(-1, self.step).mean(axis=1).tobytes())
 
     @property
     def lufs(self) -> float:
         """Integrated loudness in LUFS; nan below 400 ms, or where everything lies below the absolute gate."""
-        steps = np.concatenate(self.steps) if self.steps else np.zeros(0)
+        steps = np.array(self.steps)
         if len(steps) < 4:
             return math.nan
         blocks = np.convolve(steps, np.full(4, 0.25), mode="valid")

@@ -17,6 +17,7 @@ log = logging.getLogger(__name__)
 
 BACKENDS = ("auto", "torch", "fused")
 _chosen = "auto"
+_threads: int | None = None
 _libraries: dict[str, ctypes.CDLL | None] = {}
 
 
@@ -45,6 +46,28 @@ def using(name: str) -> Iterator[None]:
         yield
     finally:
         choose(before)
+
+
+def set_threads(threads: int | None) -> None:
+    """How many threads a kernel divides a batch between; None: as many as torch has."""
+    global _threads
+    _threads = threads
+
+
+def threads() -> int:
+    """How many threads a kernel divides a batch between.
+
+    A number of its own, because kernels gain from every core, and torch's threads wait for each other in loops.
+    """
+    return _threads or torch.get_num_threads()
+
+
+def available() -> bool:
+    """Whether kernels are used at all: not kernels=torch, and there is a compiler."""
+    try:
+        return _chosen != "torch" and bool(build.compiler())
+    except build.NoCompiler:
+        return False
 
 
 def library(name: str) -> ctypes.CDLL | None:

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from revox_lightning.kernels import backend
+
 
 class _Net(ctypes.Structure):
     _fields_ = (
@@ -68,12 +70,12 @@ class _Play(torch.autograd.Function):
         ends = [x.new_empty(net.layers, x.shape[0], net.hidden) for _ in range(1 if gru else 2)]
         state = _State(_at(h), _at(c), *map(_at, ends))
         library.forward(
-            byref(net), byref(signal), byref(state), c_void_p(_at(y)), c_void_p(_at(kept)), torch.get_num_threads()
+            byref(net), byref(signal), byref(state), c_void_p(_at(y)), c_void_p(_at(kept)), backend.threads()
         )
         if back:
             ctx.set_materialize_grads(False)
             ctx.save_for_backward(x, kept, *parameters)
-            ctx.library, ctx.gru, ctx.skip, ctx.threads = library, gru, skip, torch.get_num_threads()
+            ctx.library, ctx.gru, ctx.skip, ctx.threads = library, gru, skip, backend.threads()
         return (y, *ends)
 
     @staticmethod

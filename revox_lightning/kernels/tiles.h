@@ -1,8 +1,7 @@
-// The two matrix products, the activations and the threads that all kernels share.
+// The two matrix products and the threads that all kernels share.
 //
-// Written with the compilers' vector extensions, so that one text serves AVX2, AVX-512 and NEON: a vector is as wide
-// as the target's registers and a tile fills as many of them as the target has. All matrices are row-major floats,
-// their columns padded to whole vectors.
+// A tile fills as many registers as the target has. All matrices are row-major floats, their columns padded to whole
+// vectors.
 #pragma once
 
 #include <cmath>
@@ -11,66 +10,14 @@
 #include <thread>
 #include <vector>
 
-#if defined(REVOX_VECTOR_BYTES)  // for tests of a width that the machine does not have
-constexpr int VECTOR_BYTES = REVOX_VECTOR_BYTES;
-#elif defined(__AVX512F__)
-constexpr int VECTOR_BYTES = 64;
-#elif defined(__AVX__)
-constexpr int VECTOR_BYTES = 32;
-#else
-constexpr int VECTOR_BYTES = 16;
-#endif
+#include "vectors.h"
+
 #if defined(__AVX512F__) || defined(__aarch64__)
 constexpr int ACCUMULATORS = 24;  // of 32 registers
 #else
 constexpr int ACCUMULATORS = 12;  // of 16 registers
 #endif
-constexpr int LANES = VECTOR_BYTES / 4;
 constexpr int PANEL = 2 * LANES;  // columns of a packed matrix that lie together
-
-typedef float vec __attribute__((vector_size(VECTOR_BYTES)));
-typedef float vec_anywhere __attribute__((vector_size(VECTOR_BYTES), aligned(4), may_alias));
-
-#define INLINE static inline __attribute__((always_inline))
-
-// Keeps a value in a register, where the compiler would load it again for each use.
-#if defined(REVOX_VECTOR_BYTES)
-#define KEEP(v)  // there may be no such register
-#elif defined(__x86_64__)
-#define KEEP(v) asm("" : "+v"(v))
-#elif defined(__aarch64__)
-#define KEEP(v) asm("" : "+w"(v))
-#else
-#define KEEP(v)
-#endif
-
-INLINE vec load(const float* p) { return *reinterpret_cast<const vec_anywhere*>(p); }
-INLINE void store(float* p, vec v) { *reinterpret_cast<vec_anywhere*>(p) = v; }
-INLINE vec all(float x) { return x - vec{}; }  // x + 0 would cost an addition: it turns -0 into 0
-
-INLINE int padded(int columns) { return (columns + LANES - 1) / LANES * LANES; }
-
-// Odd rational function of degree 9 over 8, fitted to tanh on [-9, 9] for the least relative error (2e-8 before
-// rounding). NaN stays NaN: both comparisons with it are false.
-INLINE vec tanh_vector(vec x) {
-    const vec top = all(9.0f);
-    x = x > top ? top : x;
-    x = x < -top ? -top : x;
-    const vec s = x * x;
-    vec p = all(1.335462854e-08f);
-    p = p * s + 2.060905622e-05f;
-    p = p * s + 3.495586445e-03f;
-    p = p * s + 1.338102420e-01f;
-    p = p * s + 9.999999795e-01f;
-    vec q = all(7.776544131e-07f);
-    q = q * s + 3.285632134e-04f;
-    q = q * s + 2.587697571e-02f;
-    q = q * s + 4.671433979e-01f;
-    q = q * s + 1.0f;
-    return x * p / q;
-}
-
-INLINE vec sigmoid_vector(vec x) { return 0.5f + 0.5f * tanh_vector(0.5f * x); }
 
 // A matrix (rows x columns) in panels of PANEL columns: all rows of the first panel, then all of the second. The last
 // panel is one vector wide where the padded columns end there.
@@ -131,17 +78,31 @@ static void multiply_tile(
     float* out, ptrdiff_t out_step, int row, int first, const Product* products, int count, const float* start
 ) {
     vec acc[V][N];
+    float* to = out + row * out_step + first;
+    if (start) {
+        start += first;
 #pragma GCC unroll 24
-    for (int n = 0; n < N; n++)
+        for (int n = 0; n < N; n++)
 #pragma GCC unroll 8
-        for (int v = 0; v < V; v++)
-            acc[v][n] = start ? load(start + first + v * LANES)
-                              : load(out + (row + n) * out_step + first + v * LANES);
+            for (int v = 0; v < V; v++) acc[v][n] = load(start + v * LANES);
+    } else {
+        const float* from[(N + 2) / 3];
+#pragma GCC unroll 8
+        for (int j = 0; j < (N + 2) / 3; j++) from[j] = to + 3 * j * out_step;
+#pragma GCC unroll 24
+        for (int n = 0; n < N; n++)
+#pragma GCC unroll 8
+            for (int v = 0; v < V; v++) acc[v][n] = load(from[n / 3] + n % 3 * out_step + v * LANES);
+    }
     accumulate<V, N>(acc, products, count, row, first);
+    AFRESH(to);
+    float* into[(N + 2) / 3];
+#pragma GCC unroll 8
+    for (int j = 0; j < (N + 2) / 3; j++) into[j] = to + 3 * j * out_step;
 #pragma GCC unroll 24
     for (int n = 0; n < N; n++)
 #pragma GCC unroll 8
-        for (int v = 0; v < V; v++) store(out + (row + n) * out_step + first + v * LANES, acc[v][n]);
+        for (int v = 0; v < V; v++) store(into[n / 3] + n % 3 * out_step + v * LANES, acc[v][n]);
 }
 
 // One row against four panels at once: a single row has too few independent sums otherwise.
@@ -291,9 +252,6 @@ static void add_outer(
     if (c < whole)
         outer_columns<1>(sums, sums_step, inner, c, left, left_step, right, right_step, rows);
 }
-
-// How wide this build is: the records of a run say so.
-extern "C" int vector_bytes() { return VECTOR_BYTES; }
 
 // work(part) for part 0 to parts - 1, each on a thread of its own; the caller's thread takes the first. Threads are
 // made anew each time: that costs some 20 us, and none of them waits in a loop while torch computes.

@@ -65,10 +65,10 @@ class Recurrent(nn.Module):
             y = y + x[:, : self.channels]
         return y, carried
 
-    def fused_stream(self) -> fused.Stream | None:
-        """The compiled loop for one signal with the present weights; None where there is none."""
+    def fused_stream(self, controls: Tensor | None = None) -> fused.Stream | None:
+        """The compiled loop for one signal with the present weights; None where there is none (with knobs, say)."""
         library = backend.fused("recurrent", self.lin.weight)
-        if library is None or self.controls or self.side_channels:
+        if library is None or controls is not None or self.controls:
             return None
         return fused.Stream(library, self.rec, self.lin, self.skip)
 

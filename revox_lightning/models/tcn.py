@@ -1,9 +1,14 @@
 """Steinmetz & Reiss, "Efficient neural networks for real-time modeling of analog dynamic range compression", 2022."""
 
+import ctypes
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from revox_lightning.errors import UserError
+from revox_lightning.kernels import backend
+from revox_lightning.kernels import tcn as fused
 from revox_lightning.models.history import prepend
 from revox_lightning.models.knobs import knob_signals
 
@@ -40,7 +45,7 @@ class Block(nn.Module):
     def forward(self, x: Tensor, condition: Tensor | None, history: Tensor | None) -> tuple[Tensor, Tensor]:
         """x (batch, inputs, time), history (batch, inputs, past_samples) -> (batch, width, time), history."""
         window, history = prepend(x, self.past_samples, history)
-        z = self.conv(window)  # (batch, width, time)
+        z = folded(self.conv, window) if backend.wanted(window) else self.conv(window)  # (batch, width, time)
         z = self.norm(z) if condition is None else self.norm(z, condition)
         start = self.past_samples - self.late_samples
         return self.activation(z) + self.residual(window[..., start : start + x.shape[-1]]), history
@@ -86,6 +91,7 @@ class TCN(nn.Module):
             for n, dilation in enumerate(dilations)
         )
         self.output = nn.Conv1d(width, channels, 1)
+        self._layout = fused.Layout(inputs, width, channels, kernel, self.latency_samples, tuple(dilations))
 
     def forward(
         self, x: Tensor, controls: Tensor | None = None, state: tuple[Tensor, ...] | None = None
@@ -95,11 +101,62 @@ class TCN(nn.Module):
         condition = None
         if self.conditioning is not None and knobs is not None:
             condition = self.conditioning(knobs.transpose(1, 2))  # (batch, 1 or time, 32)
+        library = self._kernel(x, condition, state)
+        if library is not None:
+            return self._fused(library, x, condition, state)
         carried = []
         for block, history in zip(self.blocks, state or [None] * len(self.blocks), strict=True):
             x, history = block(x, condition, history)
             carried.append(history)
         return torch.tanh(self.output(x)), tuple(carried)
+
+    def _kernel(self, x: Tensor, condition: Tensor | None, state: tuple[Tensor, ...] | None) -> ctypes.CDLL | None:
+        """The fused loops, where they apply: not to knobs that move, nor to norms of which only some are frozen."""
+        norms = self._norms()
+        moving = condition is not None and condition.shape[1] > 1
+        single = norms[0].training and x.shape[0] * x.shape[-1] < 2  # torch says what is wrong with that
+        if moving or single or x.numel() == 0 or len({norm.training for norm in norms}) > 1:
+            return None
+        return backend.fused("tcn", x, *self.parameters(), *(state or ()))
+
+    def _fused(
+        self, library: ctypes.CDLL, x: Tensor, condition: Tensor | None, state: tuple[Tensor, ...] | None
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        norms = self._norms()
+        weights = self._weights(condition, x.shape[0])
+        y, carried = fused.play(library, self._layout, weights, x, state, norms[0].training)
+        if norms[0].training:
+            for norm, statistics in zip(norms, weights.statistics, strict=True):
+                follow(norm, *statistics, values=x.shape[0] * x.shape[-1])
+        return y, carried
+
+    def fused_stream(self, controls: Tensor | None = None) -> fused.Stream | None:
+        """The compiled loop for one signal with the present weights; None where there is none. controls (1, knobs)."""
+        x = self.output.weight.new_zeros(1, self._layout.inputs, 1)
+        with torch.no_grad():
+            knobs = knob_signals(controls, self.controls, 1)
+            condition = None if self.conditioning is None or knobs is None else self.conditioning(knobs.transpose(1, 2))
+            library = None if self.training else self._kernel(x, condition, None)
+            return None if library is None else fused.Stream(library, self._layout, self._weights(condition, 1))
+
+    def _weights(self, condition: Tensor | None, batch: int) -> fused.Weights:
+        """The parameters as the kernel takes them; condition (batch or 1, 1, 32)."""
+        parameters, films = [], []
+        for block in self._blocks():
+            parameters += [block.conv.weight, block.activation.weight, block.residual.weight]
+            norm = block.norm
+            film = torch.cat([norm.weight, norm.bias])[None] if condition is None else norm.adaptor(condition[:, 0])
+            films.append(film.expand(batch, -1))
+        parameters += [self.output.weight, self.output.bias]
+        statistics = [torch.stack([norm.running_mean, norm.running_var]) for norm in self._norms()]
+        flat = torch.cat([part.reshape(-1) for part in parameters])
+        return fused.Weights(flat, torch.stack(films), torch.stack(statistics))
+
+    def _blocks(self) -> list[Any]:
+        return list(self.blocks)
+
+    def _norms(self) -> list[Any]:
+        return [block.norm.norm if isinstance(block.norm, FiLM) else block.norm for block in self._blocks()]
 
     @property
     def output_layer(self) -> nn.Conv1d:
@@ -109,6 +166,28 @@ class TCN(nn.Module):
     def multiply_adds_per_sample(self) -> int:
         """Weights of the convolutions; knobs that stand still cost nothing per sample."""
         return sum(layer.weight.numel() for layer in self.modules() if isinstance(layer, nn.Conv1d))
+
+
+def folded(conv: nn.Conv1d, window: Tensor) -> Tensor:
+    """``conv`` of the window, faster: each row of the signal folded by the dilation is one step of it.
+
+    A convolution over rows then has no dilation, for which torch's loops on a CPU are half as fast. Short windows and
+    small dilations stay as they are: there the folded form computes more than is asked.
+    """
+    dilation, frames = conv.dilation[0], window.shape[-1]
+    if dilation < 8 or frames < (conv.kernel_size[0] + 4) * dilation:
+        return conv(window)
+    missing = -frames % dilation
+    rows = nn.functional.pad(window, (missing, 0)).unflatten(-1, (-1, dilation))
+    return nn.functional.conv2d(rows, conv.weight[..., None]).flatten(-2)[..., missing:]
+
+
+@torch.no_grad()
+def follow(norm: Any, mean: Tensor, variance: Tensor, values: int) -> None:
+    """Moves a norm's running statistics, as torch does it: the variance without bias."""
+    norm.num_batches_tracked += 1
+    norm.running_mean.lerp_(mean, norm.momentum)
+    norm.running_var.lerp_(variance * (values / (values - 1)), norm.momentum)
 
 
 def condition_mlp(knobs: int) -> nn.Sequential:

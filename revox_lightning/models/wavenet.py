@@ -1,11 +1,14 @@
 """Wright, Damskägg, Juvela & Välimäki, "Real-time guitar amplifier emulation with deep learning", Appl. Sci. 2020."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from revox_lightning.errors import UserError
+from revox_lightning.kernels import backend
+from revox_lightning.kernels import wavenet as fused
 from revox_lightning.models.history import prepend
 from revox_lightning.models.knobs import with_knobs
 
@@ -29,6 +32,8 @@ class WaveNet(nn.Module):
     """
 
     latency_samples = 0
+    gated: Any  # module lists, of a convolution for each dilation
+    residual: Any
 
     def __init__(
         self,
@@ -53,7 +58,11 @@ class WaveNet(nn.Module):
         self, x: Tensor, controls: Tensor | None = None, state: tuple[Tensor, ...] | None = None
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """x (batch, channels + side_channels, time) -> y (batch, channels, time), last inputs of each layer."""
-        x = self.input(with_knobs(x, controls, self.controls))  # (batch, width, time)
+        u = with_knobs(x, controls, self.controls)  # (batch, inputs, time)
+        library = backend.fused("wavenet", u, self.mixer.weight, *(state or ()))
+        if library is not None and fused.fits(net := self.description, u, state):
+            return fused.play(library, net, u, state)
+        x = self.input(u)  # (batch, width, time)
         outputs, carried = [], []
         for n, history in enumerate(state or [None] * len(self.gated)):
             window, history = prepend(x, self.past_samples[n], history)
@@ -64,6 +73,22 @@ class WaveNet(nn.Module):
             outputs.append(p)
             carried.append(history)
         return self.mixer(torch.cat(outputs, dim=1)), tuple(carried)
+
+    def fused_stream(self, controls: Tensor | None = None) -> fused.Stream | None:
+        """A player of audio blocks whose knobs (knobs,) stand still, None where there is no kernel for it."""
+        library = backend.fused("wavenet", self.mixer.weight)
+        return None if library is None else fused.stream(library, self.description, self.channels, controls)
+
+    @property
+    def description(self) -> fused.Net:
+        """What the fused kernel computes."""
+        inputs, width, kernel = self.input.in_channels, self.input.out_channels, self.gated[0].kernel_size[0]
+        dilations = [layer.dilation[0] for layer in self.gated]
+        parameters = [self.input.weight, self.input.bias, self.mixer.weight, self.mixer.bias]
+        for gated, residual in zip(self.gated, self.residual, strict=True):
+            parameters += [gated.weight, gated.bias, None, residual.weight, residual.bias]
+        array = fused.Array(inputs, width, self.channels, kernel, True, False, dilations, parameters)
+        return fused.Net(inputs, self.channels, True, 1.0, [array])
 
     @property
     def output_layer(self) -> nn.Conv1d:

@@ -12,7 +12,6 @@ from typing import Any
 from revox_lightning.errors import UserError
 from revox_lightning.files import write_atomically
 from revox_lightning.measure.figures import FIGURES, Figure, bounds, lookup
-from revox_lightning.report import sheet_plots
 
 Sheets = list[tuple[str, dict[str, Any]]]
 
@@ -58,6 +57,8 @@ def write_page(sheets: Sheets, path: Path) -> None:
     table = rows(sheets)
     if table:
         body.append(_table(sheets, table))
+    from revox_lightning.report import sheet_plots  # matplotlib takes a second to import
+
     curves = "".join(
         f'<figure><img alt="{html.escape(caption)}" src="{address}"><figcaption>{html.escape(caption)}</figcaption>'
         "</figure>"
@@ -134,9 +135,11 @@ def published_note(sheet: dict[str, Any]) -> str:
 
 
 def _heads(sheets: Sheets) -> str:
+    from revox_lightning.report.sheet_plots import COLOURS
+
     lines = []
     for i, (name, sheet) in enumerate(sheets):
-        swatch = f'<span class="swatch" style="background:{sheet_plots.COLOURS[i % len(sheet_plots.COLOURS)]}"></span>'
+        swatch = f'<span class="swatch" style="background:{COLOURS[i % len(COLOURS)]}"></span>'
         mode = {"monitor": "heard while recording (monitor)", "second_pass": "recorded, rewound and replayed"}
         facts = [mode.get(str(sheet.get("mode")), ""), f"{sheet['sample_rate_hz'] / 1000:g} kHz"]
         if sheet.get("zero_vu_dbfs") is not None:

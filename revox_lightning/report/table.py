@@ -5,9 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from rich.console import Console
-from rich.table import Table
-
 
 def decibels(esr: float | None) -> str:
     """An error-to-signal ratio in dB."""
@@ -18,6 +15,9 @@ def decibels(esr: float | None) -> str:
 
 def show(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Prints a table; numbers stand on the right."""
+    from rich.console import Console
+    from rich.table import Table
+
     table = Table(title=title, title_justify="left", title_style="bold")
     for i, column in enumerate(columns):
         table.add_column(column, justify="left" if i == 0 else "right", overflow="fold")

@@ -1,0 +1,21 @@
+"""How each command is called: apart from the commands, so that --help needs nothing else."""
+
+ALIGN = (
+    "revox align TAPE.wav RECORDED.wav [loopback=FILE] [mode=monitor|second_pass] [calibration_tape=FILE "
+    "calibration_flux_nwb_per_m=NUMBER] [out=FOLDER], or revox align dry=FILE wet=FILE [pulses=auto|left|right|none] "
+    "[out=FOLDER]"
+)
+CAPTURE = (
+    "revox capture OUT.wav [programme=FILE_OR_FOLDER ...] [sample_rate_hz=48000] [subtype=PCM_24] [channels=2] "
+    "[zero_vu_dbfs=-18] [speed_seconds=60]"
+)
+EVALUATE = "revox evaluate run=outputs/NAME/TIME [data=recordings data.root=FOLDER ...] [kernels=auto]"
+MACHINE = "revox machine IN OUT preset=a77_7.5ips [without=transport,hiss] [seed=0] [truth=FILE.npz] [machine.mol_db=8]"
+MEASURE = (
+    "revox measure machine=NAME [machine=NAME ...] | run=FOLDER [run=...] | IN.wav OUT.wav [out=FOLDER] [kernels=auto]"
+)
+RENDER = (
+    "revox render run=outputs/NAME/TIME IN OUT [input_db=0] [output_db=0] [controls=0.5,0.5] [kernels=auto] "
+    "[block_samples=16384] [threads=2]"
+)
+DOCTOR = "revox doctor [--fix]"
