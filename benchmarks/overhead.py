@@ -152,7 +152,8 @@ def measure(model: str, given: Any, folder: Path) -> dict[str, Any]:
         cost=cost["median"], cost_min=cost["least"], cost_max=cost["greatest"],
         cost_cpu=pairs.ratio([side["cpu"] for side in epochs], [side["cpu"] for side in bares])["median"],
         cost_training=pairs.ratio([a - b for a, b in zip(wall, validations, strict=True)], bare)["median"],
-        validation_seconds=statistics.median(validations), hops=timed.bare.hops, kernels=backend.describe(),
+        validation_seconds=statistics.median(validations), hops=timed.bare.hops,
+        kernels=backend.describe(timed.bare.net),
     )  # fmt: skip
 
 

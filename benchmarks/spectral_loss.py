@@ -20,7 +20,7 @@ from auraloss.freq import MultiResolutionSTFTLoss
 from torch import Tensor
 
 from revox_lightning import losses
-from revox_lightning.kernels import allocator, backend
+from revox_lightning.kernels import allocator
 
 SHAPES = {"mrstft-40x2048": (40, 2048), "mrstft-16x8192": (16, 8192)}
 STEPS = ("lstm-32", "nam-standard")
@@ -129,7 +129,7 @@ def shared(name: str, given: Any) -> dict[str, Any]:
     taken = pairs.in_turn({loss: lambda loss=loss: turn(loss) for loss in steps}, given.rounds, name)
     middle = {loss: sorted(values)[len(values) // 2] for loss, values in taken.items()}
     share = {f"{loss}_share": sorted(values)[len(values) // 2] for loss, values in shares.items()}
-    return pairs.row(name, taken["mrstft"], taken["esr"], "ms a step", given.threads, kernels=backend.describe(),
+    return pairs.row(name, taken["mrstft"], taken["esr"], "ms a step", given.threads,
                      **middle, **share)  # fmt: skip
 
 

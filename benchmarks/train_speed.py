@@ -44,7 +44,11 @@ class Worker:
         if role["tuned"]:
             allocator.tune()
         backend.choose(role["kernels"])
-        torch.set_num_threads(role["threads"])
+        # As a training divides the threads: what torch has left to do beside a kernel is too small to share.
+        fused = role["kernels"] != "torch"
+        self._threads, self._torch_threads = role["threads"], 1 if fused else role["threads"]
+        torch.set_num_threads(self._torch_threads)
+        backend.set_threads(self._threads)
         self._update: jobs.Update | None = None
 
     def prepare(self, job: str, quick: bool) -> dict[str, Any]:
@@ -54,7 +58,7 @@ class Worker:
         for _ in range(1 if quick else 2):
             self._update()
         seconds = pairs.timed(self._update, 1)["wall"]
-        return {"seconds": seconds, "flop": self._update.flop, "kernels": backend.describe()}
+        return {"seconds": seconds, "flop": self._update.flop, "kernels": backend.describe(self._update.net)}
 
     def step(self, repeats: int) -> float:
         assert self._update is not None
@@ -64,8 +68,11 @@ class Worker:
         """Seconds of a matrix product."""
         if getattr(self, "_square", None) is None or self._square.shape[0] != size:
             self._square = torch.randn(size, size)
-            self._square @ self._square
-        return pairs.timed(lambda: self._square @ self._square, repeats)["wall"]
+        torch.set_num_threads(self._threads)
+        self._square @ self._square
+        seconds = pairs.timed(lambda: self._square @ self._square, repeats)["wall"]
+        torch.set_num_threads(self._torch_threads)
+        return seconds
 
 
 def measure(children: dict[str, pairs.Child], name: str, given: Any) -> dict[str, Any]:

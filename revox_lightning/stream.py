@@ -83,7 +83,8 @@ class Streamer:
     """One signal through a net in real time: blocks of any size, one after another, at the least cost per block.
 
     Where the net has a compiled loop (`fused_stream`), its weights are packed once, here, and the state stays in the
-    loop; else the net itself is called. The net must not be trained meanwhile. controls (knobs,) stand still.
+    loop; else the net itself is called. The net is set to eval mode and must not be trained meanwhile.
+    controls (knobs,) stand still.
 
     >>> from revox_lightning.models.recurrent import Recurrent
     >>> streamer = Streamer(Recurrent())
@@ -103,7 +104,7 @@ class Streamer:
         channels, frames = x.shape
         if channels != self._net.channels or frames < 1:
             raise UserError(f"a block of {channels} channels and {frames} samples: give {self._net.channels} and some")
-        if self._play is not None and x.dtype == torch.float32:
+        if self._play is not None and x.dtype == torch.float32 and x.device.type == "cpu":
             x = x if x.is_contiguous() else x.contiguous()
             y = torch.empty(channels, frames)
             self._play(x.data_ptr(), y.data_ptr(), frames)

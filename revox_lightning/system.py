@@ -218,6 +218,7 @@ class Scorer:
             self._handed.popleft().result()
         return y_hat
 
+    @torch.inference_mode()  # as the caller's, which holds for its own thread only
     def _score(self, y_hat: Tensor, y: Tensor, first: bool, last: bool) -> None:
         if first:
             self._metrics.start_file()

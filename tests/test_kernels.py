@@ -2,13 +2,19 @@
 
 import ctypes
 import logging
+import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 
 from revox_lightning.errors import UserError
 from revox_lightning.kernels import allocator, backend, build
+from revox_lightning.models.nam_wavenet import nam_wavenet
 from revox_lightning.models.recurrent import Recurrent
+from revox_lightning.models.tcn import TCN
+from revox_lightning.models.wavenet import WaveNet
+from revox_lightning.stream import Streamer
 
 compiled = pytest.mark.skipif(backend.library("recurrent") is None, reason="no C++ compiler")
 
@@ -35,7 +41,7 @@ def test_an_unknown_backend_is_refused():
 def test_using_ends_with_the_block():
     with backend.using("torch"):
         assert backend.fused("recurrent", torch.zeros(1)) is None
-        assert backend.describe() == "torch"
+        assert backend.describe(Recurrent()) == "torch"
     with pytest.raises(RuntimeError, match="stop"), backend.using("torch"):
         raise RuntimeError("stop")
     assert backend._chosen == "auto"
@@ -47,7 +53,7 @@ def test_without_a_compiler_torch_computes_and_one_line_says_so(no_compiler, cap
         y, _ = net(x)
         net(x)
     assert len(caplog.records) == 1 and "no C++ compiler was found" in caplog.text
-    assert backend.describe() == "torch"
+    assert backend.describe(net) == "torch"
     with backend.using("torch"):
         assert torch.equal(net(x)[0], y)
 
@@ -58,7 +64,7 @@ def test_fused_without_a_compiler_is_refused(no_compiler):
 
 
 def test_a_compiler_that_fails_is_quoted(empty, monkeypatch, tmp_path):
-    broken = tmp_path / "c++"
+    broken = tmp_path / "spoilt"
     broken.write_text("#!/bin/sh\necho 'cannot find crt1.o' >&2\nexit 1\n")
     broken.chmod(0o755)
     monkeypatch.setenv("CXX", str(broken))
@@ -106,10 +112,81 @@ def test_a_cache_that_cannot_be_written_is_replaced(monkeypatch, tmp_path):
 
 
 @compiled
-def test_the_description_names_compiler_and_width():
-    backend.library("recurrent")
-    assert backend.describe().startswith("fused (") and "bytes" in backend.describe()
+def test_the_description_is_of_the_net():
+    said = backend.describe(Recurrent())
+    assert said.startswith("fused (") and "bytes" in said
+    assert backend.describe(torch.nn.Linear(1, 1)) == "torch"
 
 
-def test_the_allocator_says_whether_it_was_tuned():
-    assert allocator.tune() == allocator.tune()
+@compiled
+def test_threads_that_play_first_at_once_compile_once(empty, caplog):
+    net = Recurrent("lstm", 4)
+    with caplog.at_level(logging.INFO), ThreadPoolExecutor(3) as pool:
+        list(pool.map(lambda _: net(torch.zeros(1, 1, 8)), range(3)))
+    assert caplog.text.count("compiling the recurrent kernel") == 1
+
+
+@compiled
+def test_nobody_at_home_is_no_reason_to_stop(monkeypatch):
+    def nobody():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv(build.FOLDER, raising=False)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(build.Path, "home", nobody)
+    assert isinstance(build.load("recurrent"), ctypes.CDLL)
+
+
+def test_the_compilers_command_may_hold_options(monkeypatch):
+    monkeypatch.setenv("CXX", "sh -c nothing")
+    assert build.compiler()[1:] == ["-c", "nothing"]
+    monkeypatch.setenv("CXX", "no-such-compiler -O1")
+    with pytest.raises(build.NoCompiler, match="CXX=no-such-compiler -O1 was not found"):
+        build.compiler()
+
+
+@compiled
+@pytest.mark.parametrize("net", [Recurrent("gru", 4), TCN(blocks=2, kernel=3, width=4).eval(), WaveNet([1, 2], 4)])
+def test_shapes_that_do_not_fit_reach_no_kernel(net):
+    _, state = net(torch.zeros(2, 1, 9))
+    with pytest.raises(RuntimeError):
+        net(torch.zeros(2, 3, 9))
+    with pytest.raises(RuntimeError):
+        net(torch.zeros(5, 1, 9), None, state)
+
+
+@compiled
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda knobs: Recurrent("lstm", 6, controls=knobs),
+        lambda knobs: TCN(blocks=2, kernel=3, width=4, controls=knobs),
+        lambda knobs: WaveNet([1, 2, 4], 8, controls=knobs),
+        lambda knobs: nam_wavenet("nano", controls=knobs),
+    ],
+)
+@pytest.mark.parametrize("knobs", [0, 2])
+def test_a_streamer_plays_what_the_net_plays(make, knobs):
+    net = make(knobs).eval()
+    x, controls = torch.randn(1, 1, 300), torch.rand(knobs) if knobs else None
+    with torch.inference_mode():
+        whole, _ = net(x, None if controls is None else controls[None])
+    streamer = Streamer(net, controls)
+    parts = [streamer.play(x[0, :, at : at + 64]) for at in range(0, 300, 64)]
+    assert torch.allclose(torch.cat(parts, dim=-1), whole[0], atol=2e-6)
+
+
+@compiled
+def test_mixed_precision_gives_a_tcn_with_knobs_no_rubbish():
+    net, x, knobs = TCN(blocks=2, kernel=3, width=8, controls=1), torch.randn(2, 1, 400), torch.rand(2, 1)
+    exact, _ = net(x, knobs)
+    with torch.autocast("cpu", torch.bfloat16):
+        y, _ = net(x, knobs)
+    y.float().sum().backward()
+    assert (y.float() - exact).abs().max() < 0.05
+    assert all(p.grad is None or p.grad.isfinite().all() for p in net.parameters())
+
+
+def test_the_allocator_is_tuned_where_glibc_is():
+    glibc = sys.platform.startswith("linux") and hasattr(ctypes.CDLL(None), "gnu_get_libc_version")
+    assert allocator.tune() is glibc

@@ -172,7 +172,10 @@ def test_a_streamer_plays_what_the_net_plays(unit):
     assert not parts[0].requires_grad
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")  # of jit.trace itself
 def test_double_precision_and_tracing_stay_with_torch():
-    net = Recurrent("lstm", 4)
+    net, x = Recurrent("lstm", 4).eval(), torch.randn(1, 1, 20)
+    traced = torch.jit.trace(net, torch.zeros(1, 1, 20))
+    assert torch.allclose(traced(x)[0], net(x)[0], atol=1e-6), "a kernel's output would be a constant in the trace"
     assert backend.fused("recurrent", torch.zeros(1).double()) is None
     assert net.double()(torch.zeros(1, 1, 5).double())[0].dtype == torch.float64

@@ -9,6 +9,7 @@ from revox_lightning.kernels import backend, build
 from revox_lightning.kernels import wavenet as fused
 from revox_lightning.models.nam_wavenet import NAMWaveNet, nam_wavenet
 from revox_lightning.models.wavenet import WaveNet, wavenet
+from revox_lightning.stream import Streamer
 
 pytestmark = pytest.mark.skipif(backend.library("wavenet") is None, reason="no C++ compiler")
 
@@ -265,6 +266,15 @@ def test_a_stream_plays_blocks_of_any_length_and_hands_its_state_over(form):
 def test_a_net_streams_only_what_it_is_given():
     assert built(FORMS["nam"]).fused_stream() is not None
     assert built(FORMS["nam_relu"]).fused_stream() is None and built(FORMS["odd"]).fused_stream(torch.ones(2)) is None
-    assert built(FORMS["nam_relu"]).fused_stream(torch.ones(2)) is not None
+    assert built(FORMS["nam_relu"]).fused_stream(torch.ones(1, 2)) is not None
     with backend.using("torch"):
         assert built(FORMS["nam"]).fused_stream() is None
+
+
+@torch.no_grad()
+def test_the_streamer_plays_what_the_net_does():
+    net = built(FORMS["nam_relu"])
+    x, controls, _ = played(net, 1, 200)
+    streamer = Streamer(net, controls[0])
+    y = torch.cat([streamer.play(block) for block in x[0].split(64, dim=-1)], dim=-1)
+    assert torch.allclose(y, net(x, controls)[0][0], atol=1e-6)

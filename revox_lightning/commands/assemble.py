@@ -166,7 +166,7 @@ def divide_threads(cfg: DictConfig, net: Net) -> None:
     """
     wanted = cfg.system.threads or _ALL_THREADS
     backend.set_threads(wanted)
-    compiled = backend.available() and any(hasattr(part, "fused_stream") for part in net.modules())
+    compiled = backend.computes(net)
     slow = net.receptive_field is None and not cfg.system.threads
     torch.set_num_threads(1 if compiled or slow else wanted)
 

@@ -50,7 +50,7 @@ def evaluate(argv: list[str]) -> dict[str, Any]:
     test = score(net, data.chunks("test"), EffectMetrics(data.sample_rate_hz), listening)
     rivals = references.references(data, references.load_filters(folder.filters_path))
     metrics = result.test_metrics(test, rivals, data)
-    RunFolder(place).write_json("metrics.json", metrics | {"kernels": backend.describe()})
+    RunFolder(place).write_json("metrics.json", metrics | {"kernels": backend.describe(net)})
     from revox_lightning.report import plots
 
     for i, paths in enumerate(listening.written, 1):

@@ -39,7 +39,7 @@ def report(
         "real_time_factor": real_time_factor(net, data.sample_rate_hz),
         "audio_seconds_trained": system.audio_seconds_trained,
         "train_seconds": system.train_seconds,
-        "kernels": backend.describe(),
+        "kernels": backend.describe(system.net),
     }
     folder.write_json("metrics.json", metrics)
     from revox_lightning.report import plots

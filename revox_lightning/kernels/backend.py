@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import logging
+import threading
 from collections.abc import Iterator
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -19,6 +21,12 @@ BACKENDS = ("auto", "torch", "fused")
 _chosen = "auto"
 _threads: int | None = None
 _libraries: dict[str, ctypes.CDLL | None] = {}
+_loading = threading.Lock()
+# What the kernels' functions return that ctypes would take for an int.
+_RESULTS = {
+    "kept_floats": ctypes.c_size_t, "stream_new": ctypes.c_void_p, "tcn_open": ctypes.c_void_p,
+    "wavenet_tape_floats": ctypes.c_size_t, "wavenet_stream": ctypes.c_void_p,
+}  # fmt: skip
 
 
 def choose(name: str) -> None:
@@ -62,26 +70,39 @@ def threads() -> int:
     return _threads or torch.get_num_threads()
 
 
-def available() -> bool:
-    """Whether kernels are used at all: not kernels=torch, and there is a compiler."""
-    try:
-        return _chosen != "torch" and bool(build.compiler())
-    except build.NoCompiler:
-        return False
+class Parts(Protocol):
+    """An nn.Module, whatever else it is."""
+
+    def modules(self) -> Iterator[torch.nn.Module]: ...
+
+
+def computes(net: Parts) -> bool:
+    """Whether kernels compute a net on a CPU: its models name theirs as ``kernel``."""
+    names = {part.kernel for part in net.modules() if hasattr(part, "kernel")}
+    return _chosen != "torch" and bool(names) and all(library(str(name)) is not None for name in names)
 
 
 def library(name: str) -> ctypes.CDLL | None:
     """The compiled kernel ``name``, None where it cannot be had: said once. Raises UserError then with "fused"."""
-    if name not in _libraries:
-        try:
-            _libraries[name] = build.load(name)
-            allocator.tune()
-        except build.NoCompiler as error:
-            _libraries[name] = None
-            log.warning("%s: torch's own loops are used, which are several times slower", error)
+    with _loading:  # several threads may play their first block at once
+        if name not in _libraries:
+            _libraries[name] = _loaded(name)
     if _libraries[name] is None and _chosen == "fused":
         raise UserError(f"kernels=fused: the kernel {name} could not be compiled; take kernels=torch.")
     return _libraries[name]
+
+
+def _loaded(name: str) -> ctypes.CDLL | None:
+    try:
+        library = build.load(name)
+    except build.NoCompiler as error:
+        log.warning("%s: torch's own loops are used, which are several times slower", error)
+        return None
+    for function, result in _RESULTS.items():
+        if hasattr(library, function):
+            getattr(library, function).restype = result
+    allocator.tune()
+    return library
 
 
 def wanted(*tensors: Tensor) -> bool:
@@ -96,16 +117,16 @@ def fused(name: str, *tensors: Tensor) -> ctypes.CDLL | None:
     return library(name) if wanted(*tensors) else None
 
 
-def describe() -> str:
-    """What computes on a CPU, for the records of a run: "torch", or "fused" with the compiler's name.
+def describe(net: Parts) -> str:
+    """What computes a net on a CPU, for the records of a run: "torch", or "fused" with the compiler's name.
 
     >>> with using("torch"):
-    ...     describe()
+    ...     describe(torch.nn.Linear(1, 1))
     'torch'
     """
-    if _chosen == "torch" or not any(_libraries.values()):
+    if not computes(net):
         return "torch"
-    return f"fused ({build.compiler()}, vectors of {_vector_bytes()} bytes)"
+    return f"fused ({' '.join(build.compiler())}, vectors of {_vector_bytes()} bytes)"
 
 
 def _vector_bytes() -> int:

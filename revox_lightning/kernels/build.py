@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import ctypes
+import functools
 import hashlib
 import logging
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -28,13 +31,16 @@ class NoCompiler(Exception):
     """There is no C++ compiler, or it cannot compile the kernels; the text says why."""
 
 
-def compiler() -> str:
-    """The path of CXX, c++, g++ or clang++, whichever there is first. Raises NoCompiler."""
-    for name in (os.environ.get("CXX"), "c++", "g++", "clang++"):
-        path = shutil.which(name) if name else None
+def compiler() -> list[str]:
+    """The command in CXX, which may hold options, or else c++, g++ or clang++. Raises NoCompiler."""
+    chosen = shlex.split(os.environ.get("CXX", ""))
+    for name, *words in [chosen] if chosen else [["c++"], ["g++"], ["clang++"]]:
+        path = shutil.which(name)
         if path:
-            return path
-    raise NoCompiler("no C++ compiler was found (c++, g++, clang++ or $CXX)")
+            return [path, *words]
+    raise NoCompiler(
+        f"CXX={shlex.join(chosen)} was not found" if chosen else "no C++ compiler was found (c++, g++, clang++)"
+    )
 
 
 def targets() -> list[list[str]]:
@@ -61,25 +67,31 @@ def load(name: str) -> ctypes.CDLL:
 
 def _folder() -> Path:
     """Where compiled kernels are kept: the user's cache, or a new temporary folder where that cannot be written."""
-    chosen = os.environ.get(FOLDER)
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = Path(chosen) if chosen else cache / "revox_lightning" / "kernels"
-    try:
+    with contextlib.suppress(OSError, RuntimeError):  # RuntimeError: nobody knows the user's home
+        chosen = os.environ.get(FOLDER)
+        cache = os.environ.get("XDG_CACHE_HOME")
+        folder = Path(chosen or Path(cache or Path.home() / ".cache") / "revox_lightning" / "kernels")
         folder.mkdir(parents=True, exist_ok=True)
         if os.access(folder, os.W_OK):
             return folder
-    except OSError:
-        pass
-    return Path(tempfile.mkdtemp(prefix="revox_kernels_"))
+    return _temporary()
 
 
-def _fingerprint(name: str, command: str) -> str:
+@functools.cache
+def _temporary() -> Path:
+    """A folder for this process alone."""
+    folder = tempfile.mkdtemp(prefix="revox_kernels_")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder)
+
+
+def _fingerprint(name: str, command: list[str]) -> str:
     """Changes with the source, the compiler, its options and the processor."""
     digest = hashlib.sha256()
     for source in sorted([SOURCES / f"{name}.cpp", *SOURCES.glob("*.h")]):
         digest.update(source.read_bytes())
-    version = subprocess.run([command, "--version"], capture_output=True, text=True, check=False).stdout
-    digest.update(repr((version, FLAGS, targets(), _processor())).encode())
+    version = subprocess.run([*command, "--version"], capture_output=True, text=True, check=False).stdout
+    digest.update(repr((command, version, FLAGS, targets(), _processor())).encode())
     return digest.hexdigest()[:16]
 
 
@@ -91,18 +103,23 @@ def _processor() -> str:
         return f"{platform.machine()} {platform.processor()}"
 
 
-def _compile(command: str, source: Path, place: Path) -> None:
+def _compile(command: list[str], source: Path, place: Path) -> None:
     """Raises NoCompiler with the compiler's last words; ``place`` appears whole or not at all."""
-    words = ""
+    said = ""
     for target in targets():
-        handle, made = tempfile.mkstemp(suffix=".so", dir=place.parent)
-        os.close(handle)
-        run = subprocess.run(
-            [command, *FLAGS, *target, str(source), "-o", made], capture_output=True, text=True, check=False
-        )
-        if run.returncode == 0:
-            os.replace(made, place)
-            return
-        os.unlink(made)
-        words = run.stderr.strip().splitlines()[-1] if run.stderr.strip() else f"exit status {run.returncode}"
-    raise NoCompiler(f"{command} could not compile {source.name} ({words})")
+        try:
+            handle, made = tempfile.mkstemp(suffix=".so", dir=place.parent)
+            os.close(handle)
+        except OSError as error:
+            raise NoCompiler(f"{place.parent} cannot be written ({error.strerror})") from error
+        try:
+            run = subprocess.run(
+                [*command, *FLAGS, *target, str(source), "-o", made], capture_output=True, text=True, check=False
+            )
+            if run.returncode == 0:
+                os.replace(made, place)
+                return
+        finally:
+            Path(made).unlink(missing_ok=True)
+        said = run.stderr.strip().splitlines()[-1] if run.stderr.strip() else f"exit status {run.returncode}"
+    raise NoCompiler(f"{shlex.join(command)} could not compile {source.name} ({said})")

@@ -6,6 +6,8 @@
 // DAFx 2019, eq. 1 to 7; gates are numbered as in torch's parameters.
 #include "recurrent_forward.h"
 
+#include <memory>
+
 // From dh (of this step's output) and dc to the deltas of the gates; dc becomes that of the step before.
 INLINE void lstm_step_back(
     const Plan& plan, const float* gates, const float* c_before, const float* c, const float* dh_out, float* dh,
@@ -79,12 +81,15 @@ static void read_out_back(
     const int O = plan.net.outputs, count = frames * group.count;
     rows.resize(size_t(count) * O);
     for (int n = 0; n < group.count; n++)
-        for (int o = 0; o < O; o++)
+        for (int o = 0; o < O; o++) {
+            const float* d = dy + (size_t(group.first + n) * O + o) * x.frames + from;
+            double sum = 0;
             for (int t = 0; t < frames; t++) {
-                const float d = dy[(size_t(group.first + n) * O + o) * x.frames + from + t];
-                rows[(size_t(t) * group.count + n) * O + o] = d;
-                sums.head_bias[o] += d;
+                rows[(size_t(t) * group.count + n) * O + o] = d[t];
+                sum += d[t];
             }
+            sums.head_bias[o] += sum;
+        }
     const Product product{rows.data(), O, O, packed};
     multiply(dh, plan.width, count, plan.net.hidden, &product, 1, sums.nothing.data());
     add_outer(sums.head.data(), plan.width, O, plan.net.hidden, rows.data(), O, h, plan.width, count);
@@ -222,12 +227,13 @@ void backward(
     std::vector<float> head(packed_floats(net->outputs, net->hidden));
     pack(head.data(), net->outputs, net->hidden, [&](int o, int k) { return net->read_out[o * net->hidden + k]; });
     const int parts = parts_of(*x, threads);
-    std::vector<Sums> sums(parts, Sums(plan));
+    std::vector<std::unique_ptr<Sums>> sums(parts);
     in_parallel(parts, [&, parts](int part) {
+        sums[part] = std::make_unique<Sums>(plan);  // here, not outside: no two threads' sums then share a cache line
         for (const Group& group : groups_of(x->batch, parts, part))
-            backward_group(plan, packed, head.data(), *x, group, kept, dy, *state, *gradients, sums[part]);
+            backward_group(plan, packed, head.data(), *x, group, kept, dy, *state, *gradients, *sums[part]);
     });
-    for (const Sums& own : sums) deliver(plan, own, *gradients);
+    for (const std::unique_ptr<Sums>& own : sums) deliver(plan, *own, *gradients);
 }
 
 // One signal block by block, at the least cost per block: its weights are packed once and its state stays here.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
-from ctypes import byref, c_int, c_size_t, c_ssize_t, c_void_p
+from ctypes import byref, c_int, c_ssize_t, c_void_p
 from typing import Any
 
 import torch
@@ -34,6 +34,15 @@ class _State(ctypes.Structure):
 
 class _Gradients(ctypes.Structure):
     _fields_ = tuple((name, c_void_p) for name in ("weights", "read_out", "read_out_bias", "x", "h", "c"))
+
+
+def fits(rnn: torch.nn.LSTM | torch.nn.GRU, x: Tensor, state: tuple[Tensor, ...] | None) -> bool:
+    """Whether all shapes are what the loops, which never look, will take them for; if not, torch says what is wrong."""
+    if x.ndim != 3 or x.shape[1] != rnn.input_size or x.numel() == 0:
+        return False
+    wanted = (rnn.num_layers, x.shape[0], rnn.hidden_size)
+    parts = 1 if isinstance(rnn, torch.nn.GRU) else 2
+    return state is None or (len(state) == parts and all(tuple(part.shape) == wanted for part in state))
 
 
 def play(
@@ -120,7 +129,6 @@ class Stream:
     ) -> None:
         gru = isinstance(rnn, torch.nn.GRU)
         parameters = [p.detach().contiguous() for p in (read_out.weight, read_out.bias, *rnn.parameters())]
-        library.stream_new.restype = c_void_p
         self._library = library
         self._stream = c_void_p(library.stream_new(byref(_net(gru, skip, parameters))))
         play = library.stream_play
@@ -129,7 +137,8 @@ class Stream:
         self.play = lambda x, y, frames: play(handle, x, y, frames)
 
     def __del__(self) -> None:
-        self._library.stream_delete(self._stream)
+        if hasattr(self, "_stream"):
+            self._library.stream_delete(self._stream)
 
 
 def _net(gru: bool, skip: bool, parameters: Sequence[Tensor]) -> _Net:
@@ -157,5 +166,4 @@ def _at(tensor: Tensor | None) -> int | None:
 
 
 def _kept_floats(library: ctypes.CDLL, net: _Net, signal: _Signal) -> int:
-    library.kept_floats.restype = c_size_t
     return library.kept_floats(byref(net), byref(signal))

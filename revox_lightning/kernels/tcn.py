@@ -167,7 +167,6 @@ class Stream:
         threads: int = 1,
     ) -> None:  # fmt: skip
         self._library, self._layout, self._like = library, layout, weights.parameters.new_empty(batch, 0)
-        library.tcn_open.restype = _POINTER
         shape = _shape(layout, batch, longest, False, threads)
         tensors = [tensor.detach().contiguous() for tensor in weights]
         self._handle = _POINTER(library.tcn_open(ctypes.byref(shape), *map(_at, tensors)))

@@ -186,14 +186,15 @@ static void outer_tile(
     float* sums, ptrdiff_t sums_step, int k, int c, const float* left, ptrdiff_t left_step, const float* right,
     ptrdiff_t right_step, int rows
 ) {
-    vec acc[V][N];
+    constexpr int S = V * N > 4 ? 1 : V * N > 2 ? 2 : 4;  // several sums of each, or one would wait for the one before
+    vec acc[S][V][N] = {};
 #pragma GCC unroll 24
     for (int n = 0; n < N; n++)
 #pragma GCC unroll 8
-        for (int v = 0; v < V; v++) acc[v][n] = load(sums + (k + n) * sums_step + c + v * LANES);
+        for (int v = 0; v < V; v++) acc[0][v][n] = load(sums + (k + n) * sums_step + c + v * LANES);
     const float* l = left + k;
     const float* r = right + c;
-    for (int row = 0; row < rows; row++, l += left_step, r += right_step) {
+    auto add_row = [&](vec (&to)[V][N]) __attribute__((always_inline)) {
         vec b[V];
 #pragma GCC unroll 8
         for (int v = 0; v < V; v++) {
@@ -204,13 +205,24 @@ static void outer_tile(
         for (int n = 0; n < N; n++) {
             const vec a = all(l[n]);
 #pragma GCC unroll 8
-            for (int v = 0; v < V; v++) acc[v][n] += b[v] * a;
+            for (int v = 0; v < V; v++) to[v][n] += b[v] * a;
         }
-    }
+        l += left_step, r += right_step;
+    };
+    int row = 0;
+    for (; row + S <= rows; row += S)
+#pragma GCC unroll 4
+        for (int i = 0; i < S; i++) add_row(acc[i]);
+    for (; row < rows; row++) add_row(acc[0]);
 #pragma GCC unroll 24
     for (int n = 0; n < N; n++)
 #pragma GCC unroll 8
-        for (int v = 0; v < V; v++) store(sums + (k + n) * sums_step + c + v * LANES, acc[v][n]);
+        for (int v = 0; v < V; v++) {
+            vec sum = acc[0][v][n];
+#pragma GCC unroll 4
+            for (int i = 1; i < S; i++) sum += acc[i][v][n];
+            store(sums + (k + n) * sums_step + c + v * LANES, sum);
+        }
 }
 
 // Tiles of exactly `height` <= N rows of the sums, from row k up to `end`.

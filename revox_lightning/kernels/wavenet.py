@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
-from ctypes import byref, c_float, c_int, c_size_t, c_void_p
+from ctypes import byref, c_float, c_int, c_void_p
 from typing import Any, NamedTuple
 
 import torch
@@ -102,7 +102,7 @@ def fits(net: Net, u: Tensor, state: Sequence[Tensor] | None) -> bool:
 
 
 def stream(library: ctypes.CDLL, net: Net, channels: int, controls: Tensor | None) -> Stream | None:
-    """A Stream whose x has `channels`, None if these and the controls (knobs,) are not all that the net hears."""
+    """A Stream whose x has `channels`, None if these and the controls (1, knobs) are not all that the net hears."""
     knobs = 0 if controls is None else controls.numel()
     return Stream(library, net, controls) if channels + knobs == net.inputs else None
 
@@ -113,7 +113,6 @@ def _forward(
     """y and the states, and with `keep` what the way back needs."""
     u, histories, parameters = _sorted(plan, tensors)
     call = plan.call(parameters, u.shape[0], u.shape[2])
-    library.wavenet_tape_floats.restype = c_size_t
     tape = u.new_empty(library.wavenet_tape_floats(byref(call))) if keep else None
     y = u.new_empty(u.shape[0], outputs, u.shape[2])
     states = [u.new_empty(u.shape[0], *past) for past in plan.pasts]
@@ -162,14 +161,13 @@ class Stream:
     """One signal through a WaveNet block by block, in inference: weights packed once, the state inside.
 
     ``play(x, y, frames)`` takes the addresses of x (inputs, frames) and y (outputs, frames), both contiguous float32.
-    `knobs` (knobs,) are the last of the net's inputs, and not among those of x: they stand still.
+    `knobs` (knobs,) or (1, knobs) are the last of the net's inputs, and not among those of x: they stand still.
     """
 
     def __init__(self, library: ctypes.CDLL, net: Net, knobs: Tensor | None = None) -> None:
         parameters = [None if p is None else p.detach().contiguous() for a in net.arrays for p in a.parameters]
-        positions = [] if knobs is None else knobs.tolist()
+        positions = [] if knobs is None else knobs.flatten().tolist()
         self._library, self._plan = library, _plan(net)
-        library.wavenet_stream.restype = c_void_p
         library.wavenet_stream_delete.argtypes = (c_void_p,)
         self._handle = library.wavenet_stream(
             byref(self._plan.call(parameters)), (c_float * len(positions))(*positions), c_int(len(positions))

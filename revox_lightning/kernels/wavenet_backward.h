@@ -169,7 +169,7 @@ void Rewinder::into_sums(
     const int W = layer.width, M = layer.columns(), O = padded(net.outputs), U = padded(net.inputs);
     products.clear();
     if (layer.leads_on) products.push_back({d, W, layer.channels, layer.residual.backward});
-    if (net.mixed) products.push_back({dhead, O, net.outputs, layer.mixer.backward});
+    if (net.mixed) products.push_back({dhead, O, net.outputs, layer.mixer.forward});
     multiply(dp, W, rows, W, products.data(), int(products.size()), net.zeros);
     float* dz = ring.at(time);
     const float* z = tape + layer.kept_z;
@@ -182,7 +182,7 @@ void Rewinder::into_sums(
         add_outer_of(layer.residual, out, W, d, rows);
         add_rows(sums + layer.residual_bias.sums, d, W, rows);
     }
-    if (net.mixed) add_outer_of(layer.mixer, out, W, dhead, rows);
+    if (net.mixed) add_outer_of(layer.mixer, dhead, O, out, rows);
     // The bias is the condition's last row: u ends with ones.
     const int first = layer.condition.present ? 0 : net.inputs, step = net.inputs + 1;
     const size_t place = layer.condition.present ? layer.condition.sums : layer.bias.sums;

@@ -72,6 +72,31 @@ static void activate(
     }
 }
 
+// The part of the outputs that comes from p: each output's vector of partial sums grows by products lane by lane.
+static void mix(float* head, int outputs, const float* p, int width, const Map& mixer, int rows) {
+    for (int c = 0; c < width; c += LANES) {
+        const int panel = c / PANEL * PANEL, panel_width = std::min(PANEL, width - panel);
+        for (int o = 0; o < outputs; o++) {
+            const vec w = load(mixer.forward + panel * outputs + o * panel_width + c - panel);
+            float* sums = head + o * LANES;
+            for (int n = 0; n < rows; n++) {
+                float* sum = sums + n * outputs * LANES;
+                store(sum, load(sum) + w * load(p + n * width + c));
+            }
+        }
+    }
+}
+
+// The vectors of partial sums (rows, outputs) -> rows of padded outputs.
+static void add_lanes(float* y, const float* head, int outputs, const float* bias, int rows) {
+    for (int n = 0; n < rows; n++)
+        for (int o = 0; o < outputs; o++, head += LANES) {
+            float sum = bias[o];
+            for (int lane = 0; lane < LANES; lane++) sum += head[lane];
+            y[n * padded(outputs) + o] = sum;
+        }
+}
+
 // One item of the batch, or one stream, on its way forward.
 class Player {
     const Net& net;
@@ -145,8 +170,7 @@ void Player::play_layer(
     pass(layer, ring.at(now), sums, out, added, next, kept_x, rows);
     const Product residual{out, W, layer.channels, layer.residual.forward};
     if (layer.leads_on) multiply(next, W, rows, W, &residual, 1);
-    const Product mixer{out, W, layer.channels, layer.mixer.forward};
-    if (net.mixed) multiply(head, padded(net.outputs), rows, net.outputs, &mixer, 1);
+    if (net.mixed) mix(head, net.outputs, out, W, layer.mixer, rows);
 }
 
 // At most TILE rows of u -> as many rows of the outputs.
@@ -159,8 +183,8 @@ const float* Player::play(const float* u, int rows, float* tape) {
         multiply(rings[i].at(now), a.width, rows, a.width, &enter, 1, a.rechannel_bias.forward);
         float* before = head;
         head = tape ? tape + a.kept_head : heads[n % 2];
-        if (net.mixed || n == 0) {
-            multiply(head, a.head_width, rows, a.head_width, nullptr, 0, net.mixed ? a.head_bias.forward : net.zeros);
+        if (n == 0) {
+            std::memset(head, 0, sizeof(float) * rows * a.head_width);
         } else {
             const Array& last = net.arrays[n - 1];
             const Product hand_on{before, last.width, last.head.inner, last.head.forward};
@@ -176,8 +200,11 @@ const float* Player::play(const float* u, int rows, float* tape) {
         in = left, in_step = a.width, n++;
     }
     now += rows;
-    if (net.mixed) return head;
     const Array& last = net.arrays.back();
+    if (net.mixed) {
+        add_lanes(z, head, net.outputs, last.head_bias.forward, rows);
+        return z;
+    }
     const Product leave{head, last.width, last.head.inner, last.head.forward};
     multiply(z, padded(net.outputs), rows, net.outputs, &leave, 1, last.head_bias.forward);
     return z;

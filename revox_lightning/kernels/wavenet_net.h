@@ -63,14 +63,14 @@ struct Layer {
     bool relu, leads_on;  // the last one's residual leads nowhere
     size_t kept_x, kept_z;  // inputs and activations within a tile of the tape
     std::vector<Map> taps;  // the oldest first
-    Map bias, condition, residual, residual_bias, mixer;
+    Map bias, condition, residual, residual_bias, mixer;  // the mixer leads from the outputs to the channels
 
     int columns() const { return gates * width; }
     int lag(int tap) const { return (int(taps.size()) - 1 - tap) * dilation; }
 };
 
 struct Array {
-    int width, head_width;  // of the sum of all layers
+    int width, head_width;  // of x; of the sum of all layers: of a mixer's outputs, a vector of partial sums each
     size_t kept_head, kept_exit;  // the sum, and what the next array reads
     Map rechannel, rechannel_bias, head, head_bias;
     std::vector<Layer> layers;
@@ -138,7 +138,7 @@ Layer Net::layer(const Call& call, Purpose purpose, const int* array, int index,
     l.bias = map(call, purpose, parameter + 1, 1, C, G, 0, 0, 1);  // after the condition: Rewinder::into_sums
     l.residual = map(call, purpose, parameter + 3, C, C, 1, 0, 1, C);
     l.residual_bias = map(call, purpose, parameter + 4, 1, C, 1, 0, 0, 1);
-    if (mixed) l.mixer = map(call, purpose, mixer, C, outputs, 1, index * C, 1, ptrdiff_t(C) * array[LAYERS]);
+    if (mixed) l.mixer = map(call, purpose, mixer, outputs, C, 1, index * C, ptrdiff_t(C) * array[LAYERS], 1);
     parameter += 5;
     widest = std::max(widest, l.columns());
     layers++;
@@ -157,7 +157,7 @@ Net::Net(const Call& call, Purpose purpose) {
         Array a;
         const int first = parameter, C = plan[CHANNELS];
         const float scale = n == count - 1 ? call.scale : 1.0f;
-        a.width = padded(C), a.head_width = mixed ? padded(outputs) : a.width;
+        a.width = padded(C), a.head_width = mixed ? outputs * LANES : a.width;
         a.rechannel = map(call, purpose, first, plan[INPUTS], C, 1, 0, 1, plan[INPUTS]);
         a.rechannel_bias = map(call, purpose, first + 1, 1, C, 1, 0, 0, 1);
         if (!mixed) a.head = map(call, purpose, first + 2, C, plan[HEAD], 1, 0, 1, C, scale);
@@ -168,7 +168,7 @@ Net::Net(const Call& call, Purpose purpose) {
         a.kept_head = keep(a.head_width), a.kept_exit = keep(a.width);
         arrays.push_back(std::move(a));
     }
-    widest = std::max({widest, padded(outputs), padded(inputs)});
+    widest = std::max({widest, outputs * LANES, padded(inputs)});
     zeros = Floats(widest);
 }
 

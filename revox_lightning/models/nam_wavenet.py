@@ -90,6 +90,7 @@ class NAMWaveNet(nn.Module):
     (torch.Size([4, 1, 100]), 20, torch.Size([4, 4, 8]))
     """
 
+    kernel = "wavenet"
     latency_samples = 0
     arrays: Any  # a module list of LayerArray
 
@@ -141,7 +142,7 @@ class NAMWaveNet(nn.Module):
         return self.head_scale * head, tuple(carried)
 
     def fused_stream(self, controls: Tensor | None = None) -> fused.Stream | None:
-        """A player of audio blocks whose knobs (knobs,) stand still, None where there is no kernel for it."""
+        """A player of audio blocks whose knobs (1, knobs) stand still, None where there is no kernel for it."""
         library = backend.fused("wavenet", self.head_scale)
         return None if library is None else fused.stream(library, self.description, self.channels, controls)
 

@@ -23,6 +23,7 @@ class Recurrent(nn.Module):
     (torch.Size([4, 1, 100]), torch.Size([1, 4, 32]))
     """
 
+    kernel = "recurrent"
     receptive_field = None
     latency_samples = 0
 
@@ -50,7 +51,7 @@ class Recurrent(nn.Module):
         """x (batch, channels + side_channels, time) -> y (batch, channels, time) and the state (h, c) or (h,)."""
         u = with_knobs(x, controls, self.controls)  # (batch, inputs, time)
         library = backend.fused("recurrent", u, self.lin.weight, *(state or ()))
-        if library is not None:
+        if library is not None and fused.fits(self.rec, u, state):
             return fused.play(library, u, state, self.rec, self.lin, self.skip)
         u = u.permute(2, 0, 1)  # (time, batch, inputs)
         # Mixed precision stays outside on a CPU: oneDNN's bfloat16 LSTM refuses some of these shapes.
@@ -68,7 +69,7 @@ class Recurrent(nn.Module):
     def fused_stream(self, controls: Tensor | None = None) -> fused.Stream | None:
         """The compiled loop for one signal with the present weights; None where there is none (with knobs, say)."""
         library = backend.fused("recurrent", self.lin.weight)
-        if library is None or controls is not None or self.controls:
+        if library is None or controls is not None or self.controls or self.side_channels:
             return None
         return fused.Stream(library, self.rec, self.lin, self.skip)
 

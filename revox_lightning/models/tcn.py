@@ -64,6 +64,8 @@ class TCN(nn.Module):
     (torch.Size([4, 1, 100]), 4, torch.Size([4, 1, 12]))
     """
 
+    kernel = "tcn"
+
     def __init__(
         self,
         blocks: int = 4,
@@ -117,7 +119,20 @@ class TCN(nn.Module):
         single = norms[0].training and x.shape[0] * x.shape[-1] < 2  # torch says what is wrong with that
         if moving or single or x.numel() == 0 or len({norm.training for norm in norms}) > 1:
             return None
+        if not self._fits(x, condition, state):
+            return None  # torch says what is wrong
         return backend.fused("tcn", x, *self.parameters(), *(state or ()))
+
+    def _fits(self, x: Tensor, condition: Tensor | None, state: tuple[Tensor, ...] | None) -> bool:
+        """Whether all shapes are what the kernel, which never looks, will take them for."""
+        inputs = [self._layout.inputs, *[self.output.in_channels] * (len(self.blocks) - 1)]
+        pasts = [(x.shape[0], i, block.past_samples) for i, block in zip(inputs, self._blocks(), strict=True)]
+        return (
+            x.ndim == 3
+            and x.shape[1] == self._layout.inputs
+            and (condition is None or condition.shape[0] in (1, x.shape[0]))
+            and (state is None or [tuple(part.shape) for part in state] == pasts)
+        )
 
     def _fused(
         self, library: ctypes.CDLL, x: Tensor, condition: Tensor | None, state: tuple[Tensor, ...] | None
@@ -136,7 +151,7 @@ class TCN(nn.Module):
         with torch.no_grad():
             knobs = knob_signals(controls, self.controls, 1)
             condition = None if self.conditioning is None or knobs is None else self.conditioning(knobs.transpose(1, 2))
-            library = None if self.training else self._kernel(x, condition, None)
+            library = None if self.training or self.side_channels else self._kernel(x, condition, None)
             return None if library is None else fused.Stream(library, self._layout, self._weights(condition, 1))
 
     def _weights(self, condition: Tensor | None, batch: int) -> fused.Weights:
@@ -150,7 +165,8 @@ class TCN(nn.Module):
         parameters += [self.output.weight, self.output.bias]
         statistics = [torch.stack([norm.running_mean, norm.running_var]) for norm in self._norms()]
         flat = torch.cat([part.reshape(-1) for part in parameters])
-        return fused.Weights(flat, torch.stack(films), torch.stack(statistics))
+        # Under autocast the adaptors' layers give bfloat16, and the kernel reads floats.
+        return fused.Weights(flat, torch.stack(films).float(), torch.stack(statistics))
 
     def _blocks(self) -> list[Any]:
         return list(self.blocks)

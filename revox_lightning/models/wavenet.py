@@ -31,6 +31,7 @@ class WaveNet(nn.Module):
     (torch.Size([4, 1, 100]), 3, torch.Size([4, 8, 8]))
     """
 
+    kernel = "wavenet"
     latency_samples = 0
     gated: Any  # module lists, of a convolution for each dilation
     residual: Any
@@ -75,7 +76,7 @@ class WaveNet(nn.Module):
         return self.mixer(torch.cat(outputs, dim=1)), tuple(carried)
 
     def fused_stream(self, controls: Tensor | None = None) -> fused.Stream | None:
-        """A player of audio blocks whose knobs (knobs,) stand still, None where there is no kernel for it."""
+        """A player of audio blocks whose knobs (1, knobs) stand still, None where there is no kernel for it."""
         library = backend.fused("wavenet", self.mixer.weight)
         return None if library is None else fused.stream(library, self.description, self.channels, controls)
 
