@@ -135,7 +135,7 @@ def machine() -> list[str]:
     from revox_lightning.kernels import build
 
     try:
-        compiler = subprocess.run([build.compiler(), "--version"], capture_output=True, text=True, check=False).stdout
+        compiler = subprocess.run([*build.compiler(), "--version"], capture_output=True, text=True, check=False).stdout
     except build.NoCompiler:
         compiler = "none"
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30 if hasattr(os, "sysconf") else None

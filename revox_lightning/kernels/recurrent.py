@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 from collections.abc import Sequence
 from ctypes import byref, c_int, c_ssize_t, c_void_p
 from typing import Any
@@ -134,7 +135,7 @@ class Stream:
         play = library.stream_play
         play.argtypes = (c_void_p, c_void_p, c_void_p, c_int)
         handle = self._stream.value
-        self.play = lambda x, y, frames: play(handle, x, y, frames)
+        self.play = functools.partial(play, handle)
 
     def __del__(self) -> None:
         if hasattr(self, "_stream"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -172,7 +173,7 @@ class Stream:
         self._handle = _POINTER(library.tcn_open(ctypes.byref(shape), *map(_at, tensors)))
         play, handle = library.tcn_play, self._handle.value
         play.argtypes = (_POINTER, _POINTER, _POINTER, ctypes.c_int)
-        self.play = lambda x, y, frames: play(handle, x, y, frames)
+        self.play = functools.partial(play, handle)
 
     def load(self, state: Sequence[Tensor]) -> None:
         """Goes on from here: of each block (batch, channels, past)."""

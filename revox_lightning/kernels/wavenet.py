@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 from collections.abc import Sequence
 from ctypes import byref, c_float, c_int, c_void_p
 from typing import Any, NamedTuple
@@ -174,7 +175,7 @@ class Stream:
         )
         play, handle = library.wavenet_stream_play, self._handle
         play.argtypes = (c_void_p, c_void_p, c_void_p, c_int)
-        self.play = lambda x, y, frames: play(handle, x, y, frames)
+        self.play = functools.partial(play, handle)
 
     @property
     def state(self) -> tuple[Tensor, ...]:
