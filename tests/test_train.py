@@ -2,6 +2,7 @@
 
 import csv
 import json
+import logging
 import math
 import os
 import signal
@@ -16,7 +17,7 @@ import yaml
 from omegaconf import OmegaConf
 
 from revox_lightning import audio
-from revox_lightning.commands import assemble, evaluate, train
+from revox_lightning.commands import assemble, evaluate, exits, train
 from revox_lightning.commands.exits import guarded
 from revox_lightning.report import plots
 from revox_lightning.runs import RunFolder
@@ -68,6 +69,16 @@ def without_pictures(request, monkeypatch):
     """Drawing takes longer than these trainings: the test of the whole run folder alone does it."""
     if "whole_run_folder" not in request.node.name:
         monkeypatch.setattr(plots, "draw", lambda *_: [])
+
+
+def test_lightnings_chatter_stays_out(command, recorded, monkeypatch):
+    for module in (train, exits):  # Lightning is imported later, and sets its own level
+        monkeypatch.setattr(module, "set_up_logging", lambda: None)
+    for name in ("lightning_fabric", "pytorch_lightning"):
+        logging.getLogger(name).setLevel(logging.INFO)
+    assert command("model=lstm", "size=4", *recorded, "run_dir=run")[0] == 0
+    for name in ("lightning_fabric", "pytorch_lightning"):
+        assert logging.getLogger(name).level == logging.ERROR
 
 
 def rows_of(run):
