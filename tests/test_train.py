@@ -17,7 +17,7 @@ import yaml
 from omegaconf import OmegaConf
 
 from revox_lightning import audio
-from revox_lightning.commands import assemble, evaluate, exits, train
+from revox_lightning.commands import assemble, evaluate, exits, train, training
 from revox_lightning.commands.exits import guarded
 from revox_lightning.report import plots
 from revox_lightning.runs import RunFolder
@@ -72,6 +72,7 @@ def without_pictures(request, monkeypatch):
 
 
 def test_lightnings_chatter_stays_out(command, recorded, monkeypatch):
+    assert training.set_up_logging is exits.set_up_logging
     for module in (train, exits):  # Lightning is imported later, and sets its own level
         monkeypatch.setattr(module, "set_up_logging", lambda: None)
     for name in ("lightning_fabric", "pytorch_lightning"):
