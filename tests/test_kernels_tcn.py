@@ -250,7 +250,7 @@ def test_running_statistics_follow_several_batches():
 
 @torch.no_grad()
 def test_a_stream_plays_what_the_net_plays():
-    net = built(width=8, controls=2, side_channels=1)
+    net = built(width=8, controls=2)
     x, controls, _ = played(net, 1, 6000)
     stream = net.fused_stream(controls)
     parts = []
