@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from revox_lightning.kernels import backend
+from revox_lightning.kernels.pointers import address, addresses
 
 
 class _Net(ctypes.Structure):
@@ -78,9 +79,9 @@ class _Play(torch.autograd.Function):
         kept = x.new_empty(_kept_floats(library, net, signal)) if back else None
         y = x.new_empty(x.shape[0], net.outputs, x.shape[2])
         ends = [x.new_empty(net.layers, x.shape[0], net.hidden) for _ in range(1 if gru else 2)]
-        state = _State(_at(h), _at(c), *map(_at, ends))
+        state = _State(address(h), address(c), *map(address, ends))
         library.forward(
-            byref(net), byref(signal), byref(state), c_void_p(_at(y)), c_void_p(_at(kept)), backend.threads()
+            byref(net), byref(signal), byref(state), c_void_p(address(y)), c_void_p(address(kept)), backend.threads()
         )
         if back:
             ctx.set_materialize_grads(False)
@@ -97,19 +98,19 @@ class _Play(torch.autograd.Function):
         net, signal = _net(ctx.gru, ctx.skip, parameters), _signal(x)
         dy = x.new_zeros(x.shape[0], net.outputs, x.shape[2]) if dy is None else dy.contiguous()
         ends = tuple(None if end is None else end.contiguous() for end in ends)
-        state = _State(*map(_at, ends))
+        state = _State(*map(address, ends))
         size = (net.layers, x.shape[0], net.hidden)
         wanted = ctx.needs_input_grad
         of_x = x.new_empty(x.shape) if wanted[4] else None
         of_h, of_c = (x.new_empty(size) if asked else None for asked in wanted[5:7])
         of_parameters = [torch.zeros_like(p) for p in parameters]
-        places = _addresses(of_parameters[2:])
+        places = addresses(of_parameters[2:])
         gradients = _Gradients(
-            ctypes.addressof(places), *map(_at, of_parameters[:2]), _at(of_x), _at(of_h), _at(of_c)
+            ctypes.addressof(places), *map(address, of_parameters[:2]), address(of_x), address(of_h), address(of_c)
         )  # fmt: skip
         # The columns of the batch lie as the threads of the way forward left them.
         ctx.library.backward(
-            byref(net), byref(signal), byref(state), c_void_p(_at(dy)), c_void_p(_at(kept)), byref(gradients),
+            byref(net), byref(signal), byref(state), c_void_p(address(dy)), c_void_p(address(kept)), byref(gradients),
             ctx.threads,
         )  # fmt: skip
         return (None, None, None, None, of_x, of_h, of_c, *of_parameters)
@@ -147,7 +148,7 @@ def _net(gru: bool, skip: bool, parameters: Sequence[Tensor]) -> _Net:
     read_out, bias, *weights = parameters
     assert all(p.is_contiguous() for p in parameters)
     outputs, hidden = read_out.shape
-    places = _addresses(weights)
+    places = addresses(weights)
     net = _Net(gru, len(weights) // 4, weights[0].shape[1], hidden, outputs, skip, ctypes.addressof(places))
     net.read_out, net.read_out_bias = read_out.data_ptr(), bias.data_ptr()
     net.kept_alive = places  # type: ignore[attr-defined]
@@ -156,14 +157,6 @@ def _net(gru: bool, skip: bool, parameters: Sequence[Tensor]) -> _Net:
 
 def _signal(x: Tensor) -> _Signal:
     return _Signal(x.data_ptr(), *x.stride(), x.shape[0], x.shape[2])
-
-
-def _addresses(tensors: Sequence[Tensor]) -> ctypes.Array:
-    return (c_void_p * len(tensors))(*(t.data_ptr() for t in tensors))
-
-
-def _at(tensor: Tensor | None) -> int | None:
-    return None if tensor is None else tensor.data_ptr()
 
 
 def _kept_floats(library: ctypes.CDLL, net: _Net, signal: _Signal) -> int:

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from revox_lightning.kernels import backend
+from revox_lightning.kernels.pointers import addresses
 
 _POINTER = ctypes.c_void_p
 
@@ -66,10 +67,6 @@ def _at(tensor: Tensor | None) -> ctypes.c_void_p:
     return _POINTER(None if tensor is None else tensor.data_ptr())
 
 
-def _addresses(tensors: Sequence[Tensor | None]) -> Any:
-    return (_POINTER * len(tensors))(*(None if t is None else t.data_ptr() for t in tensors))
-
-
 def _rows(signal: Tensor | None) -> Tensor | None:
     """(batch, channels, time) as the kernel has it in memory: (batch, time, channels)."""
     return None if signal is None else signal.detach().transpose(1, 2).contiguous()
@@ -115,8 +112,8 @@ class _Training(torch.autograd.Function):
         parameters, film, x = parameters.contiguous(), film.contiguous(), x.contiguous()
         y = x.new_empty(batch, layout.outputs, time)
         library.tcn_forward(
-            ctypes.byref(shape), _at(parameters), _at(film), _at(statistics), _at(x), _addresses(rows), _at(y),
-            _addresses(states), _at(memory),
+            ctypes.byref(shape), _at(parameters), _at(film), _at(statistics), _at(x), addresses(rows), _at(y),
+            addresses(states), _at(memory),
         )  # fmt: skip
         ctx.save_for_backward(parameters, film, statistics, y, memory)
         ctx.library, ctx.shape, ctx.layout, ctx.scratch_floats = library, shape, layout, floats[1]
@@ -138,10 +135,10 @@ class _Training(torch.autograd.Function):
         ]
         of_x = y.new_empty(batch, time, -(-layout.inputs // lanes) * lanes) if x_wanted else None
         of_parameters, of_film = torch.empty_like(parameters), torch.empty_like(film)
-        addresses = _addresses(state_rows), _addresses(of_histories)  # alive as long as the call
+        places = addresses(state_rows), addresses(of_histories)  # alive as long as the call
         gradients = _Gradients(
-            _at(of_y), ctypes.addressof(addresses[0]), _at(of_parameters), _at(of_film), _at(of_x),
-            ctypes.addressof(addresses[1]),
+            _at(of_y), ctypes.addressof(places[0]), _at(of_parameters), _at(of_film), _at(of_x),
+            ctypes.addressof(places[1]),
         )  # fmt: skip
         scratch = y.new_empty(ctx.scratch_floats)
         silent = (ctypes.c_int * len(ctx.silent))(*ctx.silent)

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from revox_lightning.kernels import backend
+from revox_lightning.kernels.pointers import address, addresses
 
 
 class Array(NamedTuple):
@@ -69,7 +70,7 @@ class _Plan(NamedTuple):
     def call(self, parameters: Sequence[Tensor | None], batch: int = 1, frames: int = 0) -> _Call:
         """The description for the library; it points into `parameters`, which must live as long."""
         numbers = (c_int * len(self.numbers))(*self.numbers)
-        places = _places(parameters)
+        places = addresses(parameters)
         call = _Call(ctypes.addressof(numbers), ctypes.addressof(places), self.scale, batch, frames)
         call.threads = backend.threads()
         call.kept_alive = [numbers, places]  # type: ignore[attr-defined]
@@ -117,8 +118,8 @@ def _forward(
     tape = u.new_empty(library.wavenet_tape_floats(byref(call))) if keep else None
     y = u.new_empty(u.shape[0], outputs, u.shape[2])
     states = [u.new_empty(u.shape[0], *past) for past in plan.pasts]
-    ends, starts = _places(states), _places(histories)
-    call.u, call.y, call.states, call.tape = u.data_ptr(), y.data_ptr(), ctypes.addressof(ends), _at(tape)
+    ends, starts = addresses(states), addresses(histories)
+    call.u, call.y, call.states, call.tape = u.data_ptr(), y.data_ptr(), ctypes.addressof(ends), address(tape)
     call.histories = ctypes.addressof(starts) if histories[0] is not None else None
     library.wavenet_forward(byref(call))
     return [y, *states], tape
@@ -150,8 +151,8 @@ class _Play(torch.autograd.Function):
         du = torch.empty_like(u) if wanted[0] else None
         dhistories = [t.new_empty(t.shape) if t is not None and w else None
                       for t, w in zip(histories, wanted[1:], strict=False)]  # fmt: skip
-        starts, ends, out, before = map(_places, (histories, dstates, gradients, dhistories))
-        call.u, call.tape, call.dy, call.du = u.data_ptr(), tape.data_ptr(), _at(dy), _at(du)
+        starts, ends, out, before = map(addresses, (histories, dstates, gradients, dhistories))
+        call.u, call.tape, call.dy, call.du = u.data_ptr(), tape.data_ptr(), address(dy), address(du)
         call.histories = ctypes.addressof(starts) if histories[0] is not None else None
         call.dstates, call.gradients, call.dhistories = map(ctypes.addressof, (ends, out, before))
         ctx.library.wavenet_backward(byref(call))
@@ -181,13 +182,13 @@ class Stream:
     def state(self) -> tuple[Tensor, ...]:
         """The last inputs of each layer (1, channels, past), as the model itself hands them back."""
         states = tuple(torch.empty(1, *past) for past in self._plan.pasts)
-        self._library.wavenet_stream_state(c_void_p(self._handle), _places(states))
+        self._library.wavenet_stream_state(c_void_p(self._handle), addresses(states))
         return states
 
     @state.setter
     def state(self, state: Sequence[Tensor] | None) -> None:
         histories = None if state is None else [history.detach().contiguous() for history in state]
-        places = None if histories is None else _places(histories)
+        places = None if histories is None else addresses(histories)
         self._library.wavenet_stream_start(c_void_p(self._handle), places)
 
     def __del__(self) -> None:
@@ -209,11 +210,3 @@ def _sorted(
     u, count = tensors[0], 1 + len(plan.pasts)
     assert u is not None
     return u, tensors[1:count], tensors[count:]
-
-
-def _places(tensors: Sequence[Tensor | None]) -> ctypes.Array:
-    return (c_void_p * len(tensors))(*map(_at, tensors))
-
-
-def _at(tensor: Tensor | None) -> int | None:
-    return None if tensor is None else tensor.data_ptr()
