@@ -14,7 +14,7 @@ import importlib.util
 import json
 import statistics
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jobs
@@ -63,10 +63,10 @@ class Worker:
         net = jobs.built(jobs.JOBS[job]).eval()
         torch.manual_seed(1)
         x = 0.2 * torch.randn(1, round(seconds * jobs.RATE_HZ))
-        cut = x[:, : round(block_seconds * jobs.RATE_HZ)]
-        self._play = {"whole": lambda: whole(net, x), "blocks": lambda: in_blocks(net, cut)}
+        blocks = x[:, : round(block_seconds * jobs.RATE_HZ)].split(BLOCK, dim=1)
+        self._play = {"whole": lambda: whole(net, x), "blocks": lambda: in_blocks(net, blocks)}
         whole(net, x[:, :4096])
-        in_blocks(net, x[:, :4096])
+        in_blocks(net, blocks[:64])
 
     def prepare_onnx(self, job: str, seconds: float) -> None:
         net = jobs.built(jobs.JOBS[job]).eval()
@@ -85,12 +85,12 @@ def whole(net: Net, x: Tensor) -> None:
         net(x[None])
 
 
-def in_blocks(net: Net, x: Tensor) -> None:
-    """x (channels, time) in blocks of 64, state carried."""
+def in_blocks(net: Net, blocks: Sequence[Tensor]) -> None:
+    """Blocks (channels, 64) one after another, as a host hands them on: into one place, state carried."""
     with torch.inference_mode():
-        player = stream.Streamer(net)
-        for start in range(0, x.shape[-1], BLOCK):
-            player.play(x[:, start : start + BLOCK])
+        player, out = stream.Streamer(net), torch.empty(len(blocks[0]), BLOCK)
+        for block in blocks:
+            player.play(block, out[:, : block.shape[1]] if block.shape[1] < BLOCK else out)
 
 
 class Flat(nn.Module):

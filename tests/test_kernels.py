@@ -176,6 +176,17 @@ def test_a_streamer_plays_what_the_net_plays(make, knobs):
     assert torch.allclose(torch.cat(parts, dim=-1), whole[0], atol=2e-6)
 
 
+@pytest.mark.parametrize("kernels", ["auto", "torch"])
+def test_a_streamer_plays_into_the_place_it_is_given(kernels):
+    net, x, place = Recurrent("gru", 5), torch.randn(1, 64), torch.empty(1, 64)
+    with backend.using(kernels):
+        y = Streamer(net).play(x, place)
+        assert y is place and torch.equal(y, Streamer(net).play(x))
+        for wrong in (torch.empty(1, 63), torch.empty(1, 64, dtype=torch.float64), torch.empty(1, 128)[:, ::2]):
+            with pytest.raises(UserError, match="a place of"):
+                Streamer(net).play(x, wrong)
+
+
 @compiled
 def test_mixed_precision_gives_a_tcn_with_knobs_no_rubbish():
     net, x, knobs = TCN(blocks=2, kernel=3, width=8, controls=1), torch.randn(2, 1, 400), torch.rand(2, 1)

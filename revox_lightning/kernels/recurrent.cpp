@@ -51,10 +51,10 @@ INLINE void gru_step_back(
 
 // Sums of a thread, in padded rows: weights of each layer transposed (input, gate), then the biases.
 struct Sums {
-    std::vector<std::vector<float>> x, h, bias;
-    std::vector<float> head;
+    std::vector<Aligned> x, h, bias;
+    Aligned head;
     std::vector<double> head_bias;
-    std::vector<float> nothing;  // a row of zeros
+    Aligned nothing;  // a row of zeros
     Sums(const Plan& plan) {
         for (int l = 0; l < plan.net.layers; l++) {
             x.emplace_back(size_t(plan.inputs(l)) * plan.part);
@@ -76,7 +76,7 @@ static void add_rows(float* sums, const float* rows, int count, int width) {
 // own gradient.
 static void read_out_back(
     const Plan& plan, const float* dy, const Signal& x, const Group& group, const float* packed, const float* h,
-    int from, int frames, std::vector<float>& rows, float* dh, Sums& sums
+    int from, int frames, Aligned& rows, float* dh, Sums& sums
 ) {
     const int O = plan.net.outputs, count = frames * group.count;
     rows.resize(size_t(count) * O);
@@ -96,7 +96,7 @@ static void read_out_back(
 }
 
 struct Deltas {  // working memory of a group on its way back
-    std::vector<float> chunk, dh, dc, out, rows;
+    Aligned chunk, dh, dc, out, rows;
 };
 
 // One layer, from the last frame to the first. from_above(frame, frames) gives dh of its outputs; dx, unless null,
@@ -144,7 +144,7 @@ static void backward_group(
     memory += plan.kept(T) * group.first;
     Deltas work;
     const size_t before = size_t(n) * W;
-    std::vector<float> dh, lower, dx(gradients.x ? size_t(T) * n * x_step : 0);
+    Aligned dh, lower, dx(gradients.x ? size_t(T) * n * x_step : 0);
     if (net.layers > 1) dh.resize(T * before), lower.resize(T * before);
     for (int l = net.layers - 1; l >= 0; l--) {
         const Kept kept(plan, memory, l, n, T);
@@ -224,7 +224,7 @@ void backward(
 ) {
     const Plan plan(*net);
     const std::vector<Packed> packed = pack_layers(plan, true, gradients->x != nullptr);
-    std::vector<float> head(packed_floats(net->outputs, net->hidden));
+    Aligned head(packed_floats(net->outputs, net->hidden));
     pack(head.data(), net->outputs, net->hidden, [&](int o, int k) { return net->read_out[o * net->hidden + k]; });
     const int parts = parts_of(*x, threads);
     std::vector<std::unique_ptr<Sums>> sums(parts);
@@ -240,7 +240,7 @@ void backward(
 struct Stream {
     Net net;
     Forward weights;
-    std::vector<float> memory, sums, rows;
+    Aligned memory, sums, rows;
     int room;
 
     explicit Stream(const Net& n) : net(n), weights(net), room(chunk_frames(weights.plan, 1, 1 << 20)) {

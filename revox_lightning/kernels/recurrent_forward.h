@@ -66,7 +66,7 @@ static void forward_chunk(
 // y = read-out of the uppermost h, plus the skipped input.
 static void read_out(
     const Plan& plan, const float* packed, const float* bias, const float* h, const Signal& x, const Group& group,
-    int from, int frames, float* y, std::vector<float>& rows
+    int from, int frames, float* y, Aligned& rows
 ) {
     const Net& net = plan.net;
     const int step = padded(net.outputs);
@@ -86,7 +86,7 @@ static void read_out(
 struct Forward {
     Plan plan;
     std::vector<Packed> layers;
-    std::vector<float> head, bias;
+    Aligned head, bias;
 
     explicit Forward(const Net& net) : plan(net), layers(pack_layers(plan, false, false)) {
         head.resize(packed_floats(net.hidden, net.outputs));
@@ -100,7 +100,7 @@ struct Forward {
 // frames. With `keep` that is all of them, and each stays; else the last states end up in the first rows again.
 static void walk(
     const Forward& net, const Signal& x, const Group& group, float* y, float* memory, int room, bool keep,
-    std::vector<float>& sums, std::vector<float>& rows
+    Aligned& sums, Aligned& rows
 ) {
     const Plan& plan = net.plan;
     const int n = group.count, I = plan.net.inputs, chunk = chunk_frames(plan, n, room);
@@ -128,7 +128,7 @@ static void forward_group(
 ) {
     const Plan& plan = net.plan;
     const int n = group.count, room = kept_by_caller ? x.frames : chunk_frames(plan, n, x.frames);
-    std::vector<float> own, sums, rows;
+    Aligned own, sums, rows;
     if (!kept_by_caller) own.resize(plan.kept(room) * n);
     float* memory = kept_by_caller ? kept_by_caller + plan.kept(room) * group.first : own.data();
     for (int l = 0; l < plan.net.layers; l++) {

@@ -49,7 +49,7 @@ struct Plan {
 
 // Weights in the order in which the products read them.
 struct Packed {
-    std::vector<float> x, h, bias, x_back, h_back;
+    Aligned x, h, bias, x_back, h_back;
 };
 
 static std::vector<Packed> pack_layers(const Plan& plan, bool back, bool back_to_x) {

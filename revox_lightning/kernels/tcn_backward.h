@@ -7,7 +7,7 @@ constexpr int FLUSH = 16;  // stretches after which a float sum is added to its 
 
 // The gradient of a matrix as one part of the work finds it: in float, that moves into double before it loses digits.
 struct Sums {
-    std::vector<float> now;
+    Aligned now;
     std::vector<double> total;
     int stretches = 0;
 
@@ -84,7 +84,7 @@ inline void Backward::output(const float* y, const Norm& norm) {
     const int outputs = net.s.outputs, width = net.s.width, time = net.s.time, last = net.s.blocks - 1;
     std::vector<Sums> sums(net.parts, Sums(size_t(outputs) * net.row + outputs));
     in_parts(net, [&](int part, int item, int begin, int end) {
-        std::vector<float> g(size_t(STRETCH) * outputs);
+        Aligned g(size_t(STRETCH) * outputs);
         in_stretches(begin, end, 1, [&](int t, int rows) {
             for (int o = 0; o < outputs; o++)
                 for (int r = 0; r < rows; r++) {
@@ -263,7 +263,7 @@ inline void Backward::run(const float* y, const float* film, const float* statis
     for (int n = 0; n < net.s.blocks; n++)
         norms.emplace_back(net, film + n * film_floats, statistics + size_t(n) * 2 * net.s.width);
     output(y, norms.back());
-    std::vector<float> level(net.row), slant(net.row);
+    Aligned level(net.row), slant(net.row);
     for (int n = net.s.blocks - 1; n >= 0; n--) {
         collect(n, norms[n], film, level.data(), slant.data());
         convolution(n, norms[n], silent[n], level.data(), slant.data());

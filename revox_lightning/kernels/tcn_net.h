@@ -19,7 +19,7 @@ struct Block {
     int inputs, step, dilation, past;  // step: floats from row to row of the window
     bool joined;                       // the taps of one output follow each other without a gap: one product
     bool whole_residual;               // the residual path is a matrix (inputs x width), not a factor per channel
-    std::vector<float> taps, back, slope, residual, back_residual;
+    Aligned taps, back, slope, residual, back_residual;
 };
 
 static inline float* rounded(float* p) { return p + (16 - (reinterpret_cast<size_t>(p) / 4) % 16) % 16; }
@@ -29,7 +29,7 @@ struct Net {
     Shape s;
     int row, output_row, parts;  // floats of a row of the inner signals and of the outputs; parts of the work
     std::vector<Block> blocks;
-    std::vector<float> output, back_output, bias, zeros;
+    Aligned output, back_output, bias, zeros;
 
     explicit Net(const Shape& shape);  // sizes only
     Net(const Shape& shape, const float* parameters) : Net(shape) { take(parameters); }
@@ -150,7 +150,7 @@ static void convolve(const Net& net, const Block& block, const float* window, in
 
 // Batch norm and FiLM of one block: u = scale z + shift, of each item; they follow from mean, variance, gain and bias.
 struct Norm {
-    std::vector<float> scale, shift, mean, inverse;  // [item][row], [item][row], [row], [row]
+    Aligned scale, shift, mean, inverse;  // [item][row], [item][row], [row], [row]
 
     // film [item][2][width], statistics [2][width]
     Norm(const Net& net, const float* film, const float* statistics)
@@ -189,7 +189,7 @@ static void activate(
 
 // y[o][r] = tanh(bias + x[r] W), planar with y_step floats from one output to the next; rows <= STRETCH.
 static void output_layer(const Net& net, const float* x, float* y, size_t y_step, int rows) {
-    std::vector<float> sums(STRETCH * net.output_row);
+    Aligned sums(STRETCH * net.output_row);
     const Product product{x, net.row, net.s.width, net.output.data()};
     multiply(sums.data(), net.output_row, rows, net.s.outputs, &product, 1, net.bias.data());
     for (int o = 0; o < net.s.outputs; o++) {

@@ -7,7 +7,7 @@ constexpr int CHUNK = 4096;  // rows that go through all blocks at a time
 
 // The newest rows of a window, in a buffer that is longer than it: they move to its front when it is full.
 struct Memory {
-    std::vector<float> rows;
+    Aligned rows;
     int step, past, capacity, end;
 
     Memory(int step, int past, int more)

@@ -7,6 +7,7 @@
 #include <cmath>
 #include <cstddef>
 #include <cstring>
+#include <new>
 #include <thread>
 #include <vector>
 
@@ -18,6 +19,19 @@ constexpr int ACCUMULATORS = 24;  // of 32 registers
 constexpr int ACCUMULATORS = 12;  // of 16 registers
 #endif
 constexpr int PANEL = 2 * LANES;  // columns of a packed matrix that lie together
+
+// Floats from the start of a cache line on: a vector that lies across two of them costs twice.
+template <class T>
+struct CacheLines {
+    using value_type = T;
+    static constexpr std::align_val_t SIZE{64};
+
+    T* allocate(size_t count) { return static_cast<T*>(operator new(count * sizeof(T), SIZE)); }
+    void deallocate(T* place, size_t) { operator delete(place, SIZE); }
+    bool operator==(const CacheLines&) const { return true; }
+    bool operator!=(const CacheLines&) const { return false; }
+};
+using Aligned = std::vector<float, CacheLines<float>>;
 
 // A matrix (rows x columns) in panels of PANEL columns: all rows of the first panel, then all of the second. The last
 // panel is one vector wide where the padded columns end there.

@@ -7,19 +7,15 @@
 
 constexpr int TILE = 96;  // rows: high enough for the products, low enough for the first cache
 
-struct alignas(64) CacheLine {
-    float at[16];
-};
-
-// Zeros, on a cache line.
+// Zeros.
 class Floats {
-    std::vector<CacheLine> lines;
+    Aligned floats;
 
 public:
-    explicit Floats(size_t count = 0) : lines((count + 15) / 16) {}
-    operator float*() { return reinterpret_cast<float*>(lines.data()); }
-    operator const float*() const { return reinterpret_cast<const float*>(lines.data()); }
-    void clear() { std::fill(lines.begin(), lines.end(), CacheLine{}); }
+    explicit Floats(size_t count = 0) : floats(count) {}
+    operator float*() { return floats.data(); }
+    operator const float*() const { return floats.data(); }
+    void clear() { std::fill(floats.begin(), floats.end(), 0.0f); }
 };
 
 // What Python asks for: kernels/wavenet.py has the same fields. Signals are (batch, channels, time).
