@@ -58,7 +58,7 @@ def test_a_split_by_time_is_contiguous_with_gaps_and_never_leaks(pair):
     seen = torch.zeros(test.stop, dtype=torch.bool)
     for epoch in range(5):
         for batch in found._batches(epoch):
-            for _, start in batch:
+            for (_, start), _ in batch:
                 seen[max(start, 0) : start + 600] = True
     assert seen[: train.stop].all() or seen[: train.stop].float().mean() > 0.98
     assert not seen[train.stop :].any()

@@ -75,9 +75,15 @@ def build_source(cfg: DictConfig) -> Any:
     """Where the data comes from; fills in what the net must know of it: the number of knobs."""
     source = build(cfg.data.source)
     cfg.knobs = list(source.knobs)
-    if cfg.model.get("controls", 0) is None:
-        cfg.model.controls = len(source.knobs)
+    core = _core(cfg)
+    if core.get("controls", 0) is None:
+        core.controls = len(source.knobs)
     return source
+
+
+def _core(cfg: DictConfig) -> DictConfig:
+    """The config of the net itself, where another module stands around it (a delay line, say)."""
+    return cfg.model.get("core", cfg.model)
 
 
 def build_data(cfg: DictConfig, test_only: bool = False) -> PairData:
@@ -127,19 +133,24 @@ def build_mono(cfg: DictConfig) -> Net:
     """The net for one signal (or, with ``model.channels=2``, for both channels jointly)."""
     if not cfg.linear_start:
         return build(cfg.model)
-    channels = cfg.model.get("channels", 1)
-    changes = {"side_channels": channels} | ({"skip": False} if "skip" in cfg.model else {})
+    core = _core(cfg)
+    channels = core.get("channels", 1)
+    changes = {"side_channels": channels} | ({"skip": False} if "skip" in core else {})
     filter_ = cfg.linear_filter
-    return LinearStart(
-        build(cfg.model, **changes), FIR(filter_.taps, filter_.lookahead_samples, channels, filter_.trainable)
+    started = LinearStart(
+        build(core, **changes), FIR(filter_.taps, filter_.lookahead_samples, channels, filter_.trainable)
     )
+    if core is cfg.model:
+        return started
+    around = {name: node for name, node in cfg.model.items() if name != "core"}
+    return build(OmegaConf.create(around), core=started)
 
 
 def build_net(cfg: DictConfig) -> Net:
     """The net of a run, reproducibly initialised from ``seed``: one for each channel where the data has several."""
     torch.manual_seed(cfg.seed)
     channels = cfg.get("audio_channels") or 1
-    joint = cfg.model.get("channels", 1)
+    joint = _core(cfg).get("channels", 1)
     if joint > 1 and joint != channels:
         raise UserError(f"model.channels={joint} and the data has {channels}: use recordings with {joint} channels.")
     if channels == 1 or joint == channels:

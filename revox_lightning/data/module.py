@@ -10,10 +10,11 @@ from typing import Any, Protocol
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from revox_lightning import audio
-from revox_lightning.data import inspect, resampling
+from revox_lightning.data import inspect, resampling, trajectories
+from revox_lightning.data.segments import Chunks, Place, Segments, as_it_is
 from revox_lightning.data.takes import Reader, Take, moved, split
 from revox_lightning.errors import UserError
 
@@ -33,63 +34,6 @@ class Source(Protocol):
     def floor_energy(self, split: str) -> float | None: ...
 
 
-@dataclasses.dataclass
-class Segments(Dataset):
-    """Training segments, fetched a batch at a time: dicts ``dry, wet (batch, channel, time), controls``."""
-
-    takes: list[Take]
-    read: Reader
-    frames: int
-
-    def __getitems__(self, places: Sequence[tuple[int, int]]) -> dict[str, Any]:
-        pairs = [self.read.pair(self.takes[index], start, self.frames) for index, start in places]
-        return {
-            "dry": torch.stack([dry for dry, _ in pairs]),
-            "wet": torch.stack([wet for _, wet in pairs]),
-            "controls": torch.tensor([self.takes[index].controls for index, _ in places]),
-        }
-
-
-@dataclasses.dataclass
-class Chunks(Dataset):
-    """Whole takes, one after another, in chunks: items are dicts with a batch axis of one.
-
-    ``meta`` holds ``take``, ``name``, ``first`` and ``last`` (of its take) and ``skip``, the number of leading
-    samples that are history and not scored.
-    """
-
-    takes: list[Take]
-    read: Reader
-    frames: int
-    lead: int
-
-    def __post_init__(self) -> None:
-        self._places = [
-            (i, position)
-            for i, take in enumerate(self.takes)
-            for position in range(take.start - min(take.lead, self.lead), take.stop, self.frames)
-        ]
-
-    def __len__(self) -> int:
-        return len(self._places)
-
-    def __getitem__(self, i: int) -> dict[str, Any]:
-        if i >= len(self):
-            raise IndexError(i)
-        index, position = self._places[i]
-        take = self.takes[index]
-        frames = min(self.frames, take.stop - position)
-        dry, wet = self.read.pair(take, position, frames)
-        meta = {
-            "take": index,
-            "name": take.name,
-            "first": i == 0 or self._places[i - 1][0] != index,
-            "last": position + frames >= take.stop,
-            "skip": max(0, min(take.start - position, frames)),
-        }
-        return {"dry": dry[None], "wet": wet[None], "controls": torch.tensor([take.controls]), "meta": meta}
-
-
 class PairData(pl.LightningDataModule):
     """Aligned dry/wet pairs of any source.
 
@@ -97,7 +41,10 @@ class PairData(pl.LightningDataModule):
     is how far back the net (or the linear filter beside it) looks: gaps between splits are at least that long.
     ``skip_samples`` at the start of every file are history only. An epoch is one pass over the training split with
     segments cut at positions that are drawn anew from (seed, epoch), so a resumed run sees what an uninterrupted one
-    would. With ``test_only`` takes that name no split are all scored. Raises UserError for data that cannot be used.
+    would. With ``test_only`` takes that name no split are all scored. ``trajectory`` says what is made of a delay that
+    wanders (trajectories.apply); ``unpaired`` draws the wet segments of training from other places than the dry ones.
+    ``validate_segments`` makes validation batches like those of training, of segments one after another. Raises
+    UserError for data that cannot be used.
     """
 
     def __init__(
@@ -111,6 +58,8 @@ class PairData(pl.LightningDataModule):
         gap_seconds: float = 0.25,
         skip_samples: int = 0,
         resample: bool = False,
+        trajectory: str | None = None,
+        unpaired: bool = False,
         memory_mb: float = 1024.0,
         cache_dir: str = "outputs/cache",
         seed: int = 0,
@@ -126,8 +75,10 @@ class PairData(pl.LightningDataModule):
         self.knobs = source.knobs
         self._warmup, self._segment, self._chunk = warmup_samples, segment_samples, chunk_samples
         self._read = Reader(channels, memory_mb)
+        self._unpaired, self.validate_segments = unpaired, False
         gap = max(round(gap_seconds * sample_rate_hz), history_samples)
         takes = [self._at_rate(take, resample, cache_dir) for take in source.takes()]
+        takes = [trajectories.apply(take, trajectory, cache_dir) for take in takes]
         takes = [_skip(take, max(skip_samples - take.start, 0)) for take in takes]
         if test_only:
             self._takes = [dataclasses.replace(take, split=take.split or "test") for take in takes]
@@ -153,16 +104,17 @@ class PairData(pl.LightningDataModule):
         """A split in pieces of up to a minute: dry, wet ``(channel, time)``, and which part of them is the piece.
 
         Up to ``lead`` samples before and ``tail`` samples after the piece come with it, as far as its take has them.
+        Where the delay wanders, dry is moved along it.
         """
         for take in self.takes(split):
             for start in range(take.start, take.stop, 60 * self.sample_rate_hz):
                 stop = min(start + 60 * self.sample_rate_hz, take.stop)
                 first, last = start - min(lead, start - take.start + take.lead), min(stop + tail, take.stop)
-                yield *self._read.pair(take, first, last - first), slice(start - first, stop - first)
+                yield *trajectories.pair(self._read, take, first, last - first), slice(start - first, stop - first)
 
     def beginning(self, take: Take, frames: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """The first samples of a take: dry and wet, each ``(channel, frames)``."""
-        return self._read.pair(take, take.start, min(frames, take.frames))
+        """The first samples of a take: dry (moved along the delay) and wet, each ``(channel, frames)``."""
+        return trajectories.pair(self._read, take, take.start, min(frames, take.frames))
 
     def seconds(self, split: str) -> float:
         """How much audio a split holds."""
@@ -182,21 +134,42 @@ class PairData(pl.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader:
         epoch = self.trainer.current_epoch if self.trainer is not None else 0
-        segments = Segments(self.takes("train"), self._read, self._warmup + self._segment)
-        return DataLoader(segments, batch_sampler=list(self._batches(epoch)), collate_fn=_as_is)  # type: ignore[arg-type]
+        return self._loader(self.takes("train"), list(self._batches(epoch)))
+
+    def _loader(self, takes: list[Take], batches: list[list[tuple[Place, Place]]]) -> DataLoader:
+        segments = Segments(takes, self._read, self._warmup + self._segment)
+        return DataLoader(segments, batch_sampler=batches, collate_fn=as_it_is)  # type: ignore[arg-type]
 
     def val_dataloader(self) -> DataLoader:
-        return self.chunks("val")
+        return self.segments("val") if self.validate_segments else self.chunks("val")
 
-    def chunks(self, split: str) -> DataLoader:
-        """The takes of a split in chunks, each with the history that lies before it."""
-        return DataLoader(Chunks(self.takes(split), self._read, self._chunk, self._lead), batch_size=None)
+    def segments(self, split: str) -> DataLoader:
+        """A split in batches of segments, one after another."""
+        takes = self.takes(split)
+        places = [
+            (i, start - self._warmup)
+            for i, take in enumerate(takes)
+            for start in range(take.start, take.stop - self._segment + 1, self._segment)
+        ]
+        if not places:
+            raise UserError(
+                f"the {split} part has no take of a whole segment of system.segment_samples={self._segment} samples: "
+                "shorten the segment, or give more material."
+            )
+        return self._loader(takes, [[(place, place) for place in batch] for batch in self._cut(places)])
+
+    def chunks(self, split: str, moved: bool = False) -> DataLoader:
+        """The takes of a split in chunks, each with the history that lies before it.
+
+        With ``moved`` dry is moved along a delay that wanders: what nets are given that cannot follow it.
+        """
+        return DataLoader(Chunks(self.takes(split), self._read, self._chunk, self._lead, moved), batch_size=None)
 
     def transfer_batch_to_device(self, batch: dict[str, Any], device: torch.device, dataloader_idx: int) -> Any:
         """Audio and knobs alone: Lightning would look into every number beside them."""
         return moved(batch, device)
 
-    def _batches(self, epoch: int) -> Iterator[list[tuple[int, int]]]:
+    def _batches(self, epoch: int) -> Iterator[list[tuple[Place, Place]]]:
         random = np.random.default_rng(np.random.SeedSequence([self.seed, epoch]))
         places = []
         for index, take in enumerate(self.takes("train")):
@@ -207,9 +180,12 @@ class PairData(pl.LightningDataModule):
             # Segments that start later than the warm-up before them keep all of it inside the take and its lead.
             starts = take.start + phase + self._segment * np.arange(count)
             places += [(index, int(start) - self._warmup) for start in starts]
-        order = random.permutation(len(places))
-        for i in range(0, len(order), self.batch_size):
-            yield [places[j] for j in order[i : i + self.batch_size]]
+        order = [places[j] for j in random.permutation(len(places))]
+        targets = [places[j] for j in random.permutation(len(places))] if self._unpaired else order
+        yield from self._cut(list(zip(order, targets, strict=True)))
+
+    def _cut(self, places: list[Any]) -> list[list[Any]]:
+        return [places[i : i + self.batch_size] for i in range(0, len(places), self.batch_size)]
 
     def _at_rate(self, take: Take, resample: bool, cache_dir: str) -> Take:
         rate_hz = audio.info(take.dry).sample_rate_hz
@@ -229,10 +205,6 @@ class PairData(pl.LightningDataModule):
         if len(counts) > 1:
             raise UserError("the recordings are partly mono and partly stereo: choose data.channels=left or mix.")
         return counts.pop()
-
-
-def _as_is(batch: Any) -> Any:
-    return batch
 
 
 def _three(fractions: Sequence[float]) -> tuple[float, float, float]:

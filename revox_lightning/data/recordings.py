@@ -15,7 +15,8 @@ from revox_lightning.errors import UserError
 log = logging.getLogger(__name__)
 
 SUFFIXES = {".wav", ".wave", ".flac", ".aif", ".aiff", ".ogg", ".w64", ".rf64"}
-_COLUMNS = {"dry", "wet", "split", "start_seconds", "end_seconds", "delay_samples"}
+_COLUMNS = {"dry", "wet", "split", "start_seconds", "end_seconds", "delay_samples", "trajectory"}
+_MARKS = (("-input", "-target"), (".input", ".target"), ("_input", "_target"))
 _LENGTHS_MAY_DIFFER_SECONDS = 0.05  # less than this is trimmed without a word
 
 
@@ -26,8 +27,9 @@ class Recordings:
     - ``root=FOLDER``: all pairs below it, named ``*-input.* / *-target.*`` or ``*.input.* / *.target.*``, or of one
       name in the folders ``dry/`` and ``wet/``; a folder ``train``, ``val`` or ``test`` on the way names the split;
     - ``manifest=FILE.csv``: columns dry and wet (paths relative to the manifest), and if wanted split, start_seconds,
-      end_seconds, delay_samples; every other column is a knob (a number).
+      end_seconds, delay_samples, trajectory (a file); every other column is a knob (a number).
 
+    A pair NAME-input.wav, NAME-target.wav with a file NAME.npz beside it has that as its trajectory (data.trajectory).
     ``delay_samples`` is how many samples the wet files are late by (constant; a manifest's own column wins).
     """
 
@@ -121,7 +123,9 @@ class Recordings:
                 f"({take.start} to {take.stop})."
             )
         lead = start - take.start
-        return Take(take.name, take.dry, take.wet, start, stop, lead, take.delay, tuple(knobs), split)
+        named = (row.get("trajectory") or "").strip()
+        trajectory = folder / named if named else take.trajectory
+        return Take(take.name, take.dry, take.wet, start, stop, lead, take.delay, tuple(knobs), split, trajectory)
 
 
 def _pair(dry: Path, wet: Path, split: str | None, delay: int) -> Take:
@@ -147,7 +151,9 @@ def _pair(dry: Path, wet: Path, split: str | None, delay: int) -> Take:
         log.warning(
             "%s has %d samples and %s %d: only the common %d are used.", dry, a.frames, wet, b.frames, stop - start
         )
-    return Take(dry.stem, dry, wet, start, stop, delay=delay, split=split)
+    beside = (dry.with_name(f"{dry.stem.removesuffix(mark)}.npz") for mark, _ in _MARKS if dry.stem.endswith(mark))
+    trajectory = next((path for path in beside if path.is_file()), None)
+    return Take(dry.stem, dry, wet, start, stop, delay=delay, split=split, trajectory=trajectory)
 
 
 def _floor(root: Path) -> list[float | None] | None:
@@ -171,7 +177,7 @@ def _folder(root: Path) -> list[tuple[Path, Path, str | None]]:
     pairs = []
     for dry in files:
         candidates = []
-        for mark, other in (("-input", "-target"), (".input", ".target"), ("_input", "_target")):
+        for mark, other in _MARKS:
             if dry.stem.endswith(mark):
                 candidates.append(dry.with_name(dry.stem[: -len(mark)] + other + dry.suffix))
             elif f"{mark}." in dry.name:

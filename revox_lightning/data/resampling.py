@@ -8,10 +8,19 @@ from pathlib import Path
 
 from revox_lightning import audio
 from revox_lightning.data.takes import Take
+from revox_lightning.errors import UserError
 
 
 def at_rate(take: Take, sample_rate_hz: int, cache_dir: str) -> Take:
-    """The take at another rate: both its files converted, its positions scaled."""
+    """The take at another rate: both its files converted, its positions scaled.
+
+    Raises UserError where the take has a trajectory, which counts samples of the rate it was measured at.
+    """
+    if take.trajectory is not None:
+        raise UserError(
+            f"{take.dry} has a measured trajectory and cannot be brought to another rate: run revox align at "
+            f"{sample_rate_hz} Hz, or set data.sample_rate_hz={audio.info(take.dry).sample_rate_hz}."
+        )
     ratio = sample_rate_hz / audio.info(take.dry).sample_rate_hz
     return dataclasses.replace(
         take,

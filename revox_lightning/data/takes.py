@@ -21,7 +21,8 @@ class Take:
     """A contiguous stretch of one pair of files; all positions are samples of the dry file.
 
     Samples ``start`` to ``stop`` are learned from or scored; the ``lead`` samples before ``start`` belong to no
-    split and serve as history only. Dry sample ``n`` corresponds to wet sample ``n + delay``.
+    split and serve as history only. Dry sample ``n`` corresponds to wet sample ``n + delay``. Where the delay wanders,
+    ``trajectory`` is the file that says how; with ``follows`` the net is told of it.
     """
 
     name: str
@@ -33,6 +34,8 @@ class Take:
     delay: int = 0
     controls: tuple[float, ...] = ()
     split: str | None = None
+    trajectory: Path | None = None
+    follows: bool = False
 
     @property
     def frames(self) -> int:

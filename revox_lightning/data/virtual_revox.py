@@ -10,12 +10,14 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from revox_lightning import audio, tape
 from revox_lightning.data import instruments, performer
 from revox_lightning.data.takes import SPLITS, Take
 from revox_lightning.dsp import interpolation, oversampling, weighting
+from revox_lightning.files import write_atomically
 from revox_lightning.tape.machine import TapeMachine
 
 log = logging.getLogger(__name__)
@@ -26,7 +28,8 @@ class VirtualRevox:
 
     The stages named in ``without`` are switched off: the transport and the azimuth for nets that hold no delay line.
     Files lie under ``cache_dir/virtual_revox/<hash of every setting and of the code that renders>``. Besides dry and
-    wet each split keeps the machine's noise alone, which sets the floor of what any model of it can reach.
+    wet each split keeps the machine's noise alone, which sets the floor of what any model of it can reach, and the
+    delay of its transport.
     """
 
     def __init__(
@@ -60,6 +63,7 @@ class VirtualRevox:
                 0,
                 frames[split],
                 split=split,
+                trajectory=self._trajectory(split),
             )
             for split in SPLITS
         ]
@@ -74,11 +78,19 @@ class VirtualRevox:
         dry = performer.perform(self._seconds[split], self._rate_hz, seed)[None]
         playback = self._machine.play(dry, self._rate_hz, seed)
         self._folder.mkdir(parents=True, exist_ok=True)
+        if (trajectory := self._trajectory(split)) is not None:
+            delay = np.asarray(playback.delay_samples[0])
+            write_atomically(trajectory, lambda file: np.savez_compressed(file, delay_samples=delay))
         for name, signal in (("dry", dry), ("noise", playback.noise), ("wet", playback.wet)):  # wet last: it says done
             audio.write(self._path(split, name), torch.as_tensor(signal).float(), self._rate_hz, subtype="FLOAT")
 
+    def _trajectory(self, split: str) -> Path | None:
+        """Where the truth about the transport is kept; None for a machine whose tape does not wander."""
+        return None if self._machine.transport is None else self._folder / f"{split}-delay.npz"
+
     def _done(self, split: str) -> bool:
-        return self._path(split, "wet").exists()
+        trajectory = self._trajectory(split)
+        return self._path(split, "wet").exists() and (trajectory is None or trajectory.exists())
 
     def _path(self, split: str, name: str) -> Path:
         return self._folder / f"{split}-{name}.wav"

@@ -79,7 +79,7 @@ def references(data: PairData, filters: dict[str, FIR], split: str = "test") -> 
         ahead = f" with {fir.latency_samples} of look-ahead" if fir.latency_samples else ", causal"
         rows.append(Reference(name, f"linear filter, {fir.h.shape[-1]} taps{ahead}", fir, {}))
     for row in rows:
-        row.metrics = score(row.net.eval(), data.chunks(split), EffectMetrics(data.sample_rate_hz))
+        row.metrics = score(row.net.eval(), data.chunks(split, moved=True), EffectMetrics(data.sample_rate_hz))
     return rows
 
 

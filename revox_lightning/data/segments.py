@@ -1,0 +1,96 @@
+"""What the loaders fetch: batches of segments, and takes chunk by chunk."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch.utils.data import Dataset
+
+from revox_lightning.data import trajectories
+from revox_lightning.data.takes import Reader, Take
+
+Place = tuple[int, int]  # the index of a take, and a position in its dry file
+
+
+@dataclasses.dataclass
+class Segments(Dataset):
+    """Training segments, fetched a batch at a time: dicts ``dry, wet (batch, channel, time), controls``.
+
+    A batch is asked for as pairs of places: where dry and controls come from, and where wet does.
+    """
+
+    takes: list[Take]
+    read: Reader
+    frames: int
+
+    def __getitems__(self, places: Sequence[tuple[Place, Place]]) -> dict[str, Any]:
+        dry = [self.read(self.takes[index].dry, start, self.frames) for (index, start), _ in places]
+        wet = [
+            self.read(self.takes[index].wet, start + self.takes[index].delay, self.frames)
+            for _, (index, start) in places
+        ]
+        controls = [_controls(self.takes[index], start, self.frames) for (index, start), _ in places]
+        return {"dry": torch.stack(dry), "wet": torch.stack(wet), "controls": torch.stack(controls)}
+
+
+def _controls(take: Take, start: int, frames: int) -> torch.Tensor:
+    """Knobs ``(knobs,)``; with a delay to follow ``(knobs + 1, frames)``."""
+    knobs = torch.tensor(take.controls)
+    if not take.follows:
+        return knobs
+    return torch.cat((knobs[:, None].expand(-1, frames), trajectories.handed(take, start, frames)))
+
+
+@dataclasses.dataclass
+class Chunks(Dataset):
+    """Whole takes, one after another, in chunks: items are dicts with a batch axis of one.
+
+    ``meta`` holds ``take``, ``name``, ``first`` and ``last`` (of its take) and ``skip``, the number of leading
+    samples that are history and not scored. With ``moved`` dry is moved along the
+    delay, and the controls are the knobs.
+    """
+
+    takes: list[Take]
+    read: Reader
+    frames: int
+    lead: int
+    moved: bool = False
+
+    def __post_init__(self) -> None:
+        self._places = [
+            (i, position)
+            for i, take in enumerate(self.takes)
+            for position in range(take.start - min(take.lead, self.lead), take.stop, self.frames)
+        ]
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __getitem__(self, i: int) -> dict[str, Any]:
+        if i >= len(self):
+            raise IndexError(i)
+        index, position = self._places[i]
+        take = self.takes[index]
+        frames = min(self.frames, take.stop - position)
+        if self.moved:
+            dry, wet = trajectories.pair(self.read, take, position, frames)
+        else:
+            dry, wet = self.read.pair(take, position, frames)
+        told = dataclasses.replace(take, follows=take.follows and not self.moved)
+        meta = {
+            "take": index,
+            "name": take.name,
+            "first": i == 0 or self._places[i - 1][0] != index,
+            "last": position + frames >= take.stop,
+            "skip": max(0, min(take.start - position, frames)),
+        }
+        controls = _controls(told, position, frames)
+        return {"dry": dry[None], "wet": wet[None], "controls": controls[None], "meta": meta}
+
+
+def as_it_is(batch: Any) -> Any:
+    """Nothing is left to collate."""
+    return batch
