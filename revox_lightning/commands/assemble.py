@@ -16,6 +16,7 @@ from revox_lightning.kernels import allocator, backend
 from revox_lightning.models.contract import Net
 from revox_lightning.models.each_channel import EachChannel
 from revox_lightning.models.fir import FIR
+from revox_lightning.models.greybox_tape import GreyBoxTape
 from revox_lightning.models.linear_start import LinearStart
 from revox_lightning.runs import RunFolder
 
@@ -131,7 +132,7 @@ def _check_ranges(cfg: DictConfig) -> None:
 
 def build_mono(cfg: DictConfig) -> Net:
     """The net for one signal (or, with ``model.channels=2``, for both channels jointly)."""
-    if not cfg.linear_start:
+    if not cfg.linear_start or "playback_taps" in _core(cfg):  # which is a place for the filter of its own
         return build(cfg.model)
     core = _core(cfg)
     channels = core.get("channels", 1)
@@ -159,8 +160,8 @@ def build_net(cfg: DictConfig) -> Net:
 
 
 def fit_linear_start(net: Net, correlations: list[Correlations]) -> None:
-    """Puts the least-squares filter of the training split into every ``LinearStart`` of a net."""
-    firs = [module.fir for module in net.modules() if isinstance(module, LinearStart)]
+    """Puts the least-squares filter of the training split into every net that starts from one."""
+    firs = [module.fir for module in net.modules() if isinstance(module, (LinearStart, GreyBoxTape))]
     taps = torch.stack([c.solve(firs[0].taps, firs[0].lookahead) for c in correlations])
     if len(firs) == 1:
         firs[0].load(taps)
@@ -191,7 +192,7 @@ def build_system(cfg: DictConfig, net: Net) -> System:
     how = cfg.system
     return System(
         net,
-        build(cfg.objective, losses=losses),
+        build(cfg.objective, **({"losses": losses} if cfg.task == "effect" else {})),
         build(cfg.optim.optimizer),
         build(cfg.optim.scheduler) if cfg.optim.get("scheduler") else None,
         sample_rate_hz=cfg.data.sample_rate_hz,

@@ -45,7 +45,7 @@ def count(net: Net) -> int:
 def real_time_factor(net: Net, sample_rate_hz: float, seconds: float = 2.0) -> float:
     """Seconds of audio rendered per second, in blocks of 4,096 samples (median of three)."""
     x = torch.randn(1, net.channels, int(seconds * sample_rate_hz)) * 0.1
-    controls = torch.full((1, net.controls), 0.5)
+    controls = torch.full((1, getattr(net, "knobs", net.controls)), 0.5)  # as render does: without a delay
     speeds = []
     with torch.inference_mode():
         stream(net, x[..., :8192], controls, block_samples=4096)

@@ -41,7 +41,8 @@ class Level:
         self.peak, self.quietest_channel_peak = float(self._peaks.max()), float(self._peaks.min())
         self.energy += float(x.double().square().sum())
         self.samples += x.numel()
-        hot = (x.abs() >= _FULL_SCALE).float().unsqueeze(1)  # (channel, 1, time)
+        # What goes beyond full scale was computed: no converter has clipped it.
+        hot = ((x.abs() >= _FULL_SCALE) & (x.abs() <= 2 - _FULL_SCALE)).float().unsqueeze(1)  # (channel, 1, time)
         if hot.shape[-1] >= _CLIPPED_RUN and hot.any():
             runs = -torch.nn.functional.max_pool1d(-hot, _CLIPPED_RUN, 1)
             self.clipped_runs += int((runs.diff(dim=-1) > 0).sum() + runs[..., 0].sum())

@@ -62,7 +62,7 @@ def play(
     """
     gru = isinstance(rnn, torch.nn.GRU)
     h, c = (None, None) if state is None else (state[0].contiguous(), None if gru else state[1].contiguous())
-    inputs = (x, h, c, read_out.weight, read_out.bias, *rnn.parameters())
+    inputs = (x, h, c, *_read_out(read_out), *rnn.parameters())
     back = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in inputs)
     y, *ends = _Play.apply(library, gru, skip, back, *inputs)
     return y, tuple(ends[: 1 if gru else 2])
@@ -130,7 +130,7 @@ class Stream:
         skip: bool,
     ) -> None:
         gru = isinstance(rnn, torch.nn.GRU)
-        parameters = [p.detach().contiguous() for p in (read_out.weight, read_out.bias, *rnn.parameters())]
+        parameters = [p.detach().contiguous() for p in (*_read_out(read_out), *rnn.parameters())]
         self._library = library
         self._stream = c_void_p(library.stream_new(byref(_net(gru, skip, parameters))))
         play = library.stream_play
@@ -141,6 +141,12 @@ class Stream:
     def __del__(self) -> None:
         if hasattr(self, "_stream"):
             self._library.stream_delete(self._stream)
+
+
+def _read_out(layer: torch.nn.Linear) -> tuple[Tensor, Tensor]:
+    """Weight and bias, zeros where the layer has none."""
+    bias: Tensor | None = layer.bias
+    return layer.weight, layer.weight.new_zeros(layer.out_features) if bias is None else bias
 
 
 def _net(gru: bool, skip: bool, parameters: Sequence[Tensor]) -> _Net:

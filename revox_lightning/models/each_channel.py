@@ -30,6 +30,7 @@ class EachChannel(nn.Module):
             raise UserError("one net per channel needs nets of equal latency and equal knobs")
         self.nets = nn.ModuleList(nets)  # pyright: ignore[reportArgumentType]
         self.channels, self.controls = len(nets), nets[0].controls
+        self.knobs = getattr(nets[0], "knobs", nets[0].controls)
         self.latency_samples = nets[0].latency_samples
         self.multiply_adds_per_sample = sum(net.multiply_adds_per_sample for net in nets)
         fields = [net.receptive_field for net in nets]

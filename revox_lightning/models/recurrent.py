@@ -15,7 +15,8 @@ class Recurrent(nn.Module):
     """An LSTM or GRU with a linear read-out and a skip connection: y[n] = W h[n] + b + x[n].
 
     Knobs are concatenated to the input at each sample. `rec` and `lin` are named as in the published weight files.
-    Raises UserError for an unknown unit.
+    Mikkonen et al. (DAFx 2023) leave `skip` out, and `bias` before a delay line; their player starts settled, by
+    `preroll_samples` of silence. Raises UserError for an unknown unit.
 
     >>> import torch
     >>> y, (h, c) = Recurrent("lstm", hidden=32)(torch.zeros(4, 1, 100))
@@ -36,14 +37,16 @@ class Recurrent(nn.Module):
         channels: int = 1,
         controls: int = 0,
         side_channels: int = 0,
+        bias: bool = True,
+        preroll_samples: int = 0,
     ) -> None:
         super().__init__()
         if unit not in UNITS:
             raise UserError(f"unknown recurrent unit {unit!r}: choose one of {', '.join(UNITS)}")
-        self.unit, self.skip = unit, skip
+        self.unit, self.skip, self.preroll_samples = unit, skip, preroll_samples
         self.channels, self.controls, self.side_channels = channels, controls, side_channels
         self.rec = UNITS[unit](channels + side_channels + controls, hidden, layers)
-        self.lin = nn.Linear(hidden, channels)
+        self.lin = nn.Linear(hidden, channels, bias=bias)
 
     def forward(
         self, x: Tensor, controls: Tensor | None = None, state: tuple[Tensor, ...] | None = None

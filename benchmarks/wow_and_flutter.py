@@ -1,0 +1,67 @@
+"""What wow and flutter cost a model: python benchmarks/wow_and_flutter.py [--out FOLDER] [--seeds N] [--rows a,b].
+
+Nets are trained on the built-in machine with its transport standing still, with the transport's delay told to the net,
+with the delay taken out of the targets beforehand, and with nothing but its mean taken out. The test is what the row
+was trained on. The same budget for all; medians over the seeds. Finished runs are kept.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import statistics
+from pathlib import Path
+from typing import Any
+
+import runs
+
+from revox_lightning.report import table
+
+MOVING = ["data.source.without=[azimuth]"]
+FOLLOWING = ["model=tape_delay_gru", *MOVING]
+# name: what stands in the table, the words of the train command
+ROWS = {
+    "still": ("GRU, transport standing still", ["model=tape_gru"]),
+    "told": ("GRU and delay line, told the delay", FOLLOWING),
+    "linear": ("the same, interpolating linearly", [*FOLLOWING, "model.line.interpolation=linear"]),
+    "demodulated": ("GRU, delay taken out of the targets", ["model=tape_gru", *MOVING, "data.trajectory=demodulate"]),
+    "ignored": ("GRU, only the mean delay taken out", ["model=tape_gru", *MOVING, "data.trajectory=constant"]),
+}
+BUDGET = ["logger=csv", "trainer=cpu", "system.threads=1", "trainer.max_epochs=20"]
+
+
+def row(label: str, seeds: list[dict[str, Any]]) -> list[str]:
+    """Cells of one row, from the metrics of its seeds."""
+    esr = [metrics["test/esr"] for metrics in seeds]
+    middle = statistics.median(esr)
+    db = [10 * math.log10(value) for value in esr]
+    linear = statistics.median(metrics["test/esr_linear"] for metrics in seeds)
+    seconds = statistics.median(metrics["train_seconds"] for metrics in seeds)
+    spread = f"{min(db):.1f} to {max(db):.1f}"
+    return [label, f"{middle:.5f}", f"{10 * math.log10(middle):.1f}", spread, f"{linear:.5f}", f"{seconds:.0f}"]
+
+
+def main() -> None:
+    words = argparse.ArgumentParser(description=__doc__)
+    words.add_argument("--out", type=Path, default=Path("outputs/wow_and_flutter"))
+    words.add_argument("--seeds", type=int, default=3)
+    words.add_argument("--rows", default=",".join(ROWS))
+    words.add_argument("--epochs", type=int, help="instead of the budget's")
+    given = words.parse_args()
+    more = [f"trainer.max_epochs={given.epochs}"] if given.epochs else []
+    names = given.rows.split(",")
+    jobs = {
+        f"{name}_{seed}": [*ROWS[name][1], *BUDGET, *more, f"seed={seed}"]
+        for seed in range(given.seeds)
+        for name in names
+    }
+    done = runs.all_trained(jobs, given.out)
+    columns = ["net", "test ESR", "dB", "dB, all seeds", "best linear filter", "seconds"]
+    cells = [row(ROWS[name][0], [done[f"{name}_{seed}"] for seed in range(given.seeds)]) for name in names]
+    table.show("The built-in machine's wow and flutter", columns, cells)
+    lines = [columns, ["---", *["---:"] * (len(columns) - 1)], *cells]
+    (given.out / "table.md").write_text("".join(f"| {' | '.join(line)} |\n" for line in lines), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
