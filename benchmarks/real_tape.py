@@ -36,7 +36,14 @@ PUBLISHED = "DiffDelGRU_DCPreESR_akai_2"  # the best of the published networks o
 LINEAR = ["linear_start=true", "optim.lr=0.002", "trainer.max_epochs=40"]  # little is left to learn
 # PyTorch trains a GRU on a CPU over ten times slower than an LSTM: fewer time steps, an update after fewer of them.
 GRU = ["model=gru", "system.batch_size=40", "system.hop_samples=512", "optim.lr=0.005", "trainer.max_epochs=25"]
+# All of the material in each step: the gain of the machine wanders, and the net would follow that of the last batch.
+GREYBOX = [
+    "model=greybox_tape", "linear_filter.lookahead_samples=512", "system.batch_size=40", "optim.lr=0.001",
+    "trainer.max_epochs=40",
+]  # fmt: skip
 RUNS = {
+    "greybox_tape_4096_512": [*GREYBOX, "linear_filter.taps=4096"],
+    "greybox_tape_1024_512": GREYBOX,
     "gru": GRU,
     "gru_linear": [*GRU, *LINEAR, "trainer.max_epochs=20"],
     "lstm": ["model=lstm"],

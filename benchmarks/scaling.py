@@ -108,7 +108,7 @@ def validator(run: str, dry: str, wet: str) -> Callable[[], object]:
     """The validation of a trained net on a pair of files, which are read as they are needed."""
     from revox_lightning.commands import assemble, settings
     from revox_lightning.metrics import EffectMetrics
-    from revox_lightning.system import score
+    from revox_lightning.scorer import score
 
     net = assemble.load_run(run)[0]
     words = ["data=recordings", f"data.dry={dry}", f"data.wet={wet}", "data.memory_mb=1", "model.controls=0"]

@@ -5,23 +5,19 @@ from __future__ import annotations
 import inspect
 import math
 import time
-from collections import deque
 from collections.abc import Callable, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from revox_lightning.data.takes import moved
 from revox_lightning.errors import UserError
 from revox_lightning.metrics import EffectMetrics
 from revox_lightning.models.contract import Net
-from revox_lightning.objectives.supervised import Supervised
-from revox_lightning.stream import Player, detach
-
-_CHUNKS_AHEAD = 8  # of what is played but not scored: enough for one block of the metrics
+from revox_lightning.scorer import Scorer
+from revox_lightning.stream import detach
+from revox_lightning.weight_average import WeightAverage
 
 
 class System(pl.LightningModule):
@@ -31,12 +27,15 @@ class System(pl.LightningModule):
     optimiser steps (Wright et al. 2019, section 3). With ``warmup_gradient`` (convolutional nets) the warm-up runs
     with gradient as part of the first hop, so that a segment of one hop is trained as one whole.
     The published ``latency_samples`` of a net are respected: output ``n`` is compared with wet ``n - latency``.
+    In the first ``lr_warmup_iterations`` steps the learning rate grows to its value. With ``ema``, below 1, what is
+    validated, kept and played is the moving average of the weights (WeightAverage). An objective with a method
+    ``validate(net, batch) -> terms`` is validated by it, on segments; any other by how the net plays whole takes.
     """
 
     def __init__(
         self,
         net: Net,
-        objective: Supervised,
+        objective: Any,
         optimizer: Callable[..., torch.optim.Optimizer],
         scheduler: Callable[..., Any] | None = None,
         *,
@@ -45,6 +44,8 @@ class System(pl.LightningModule):
         hop_samples: int,
         warmup_gradient: bool = False,
         clip_norm: float | None = None,
+        lr_warmup_iterations: int = 0,
+        ema: float | None = None,
         monitor: str = "val/esr",
     ) -> None:
         super().__init__()
@@ -58,9 +59,15 @@ class System(pl.LightningModule):
         self._make_optimizer, self._make_scheduler = optimizer, scheduler
         self.sample_rate_hz = sample_rate_hz
         self._warmup, self._hop, self._warmup_gradient = warmup_samples, hop_samples, warmup_gradient
-        self._clip_norm, self._monitor = clip_norm, monitor
+        self._clip_norm, self._monitor, self._lr_warmup = clip_norm, monitor, lr_warmup_iterations
+        self._average = None if ema is None else WeightAverage(net, ema)
         self.audio_seconds_trained = self.train_seconds = 0.0
         self._scorer: Scorer | None = None
+
+    @property
+    def validates_segments(self) -> bool:
+        """Whether validation takes batches like those of training instead of whole takes in chunks."""
+        return hasattr(self.objective, "validate")
 
     def configure_optimizers(self) -> Any:
         try:
@@ -108,7 +115,7 @@ class System(pl.LightningModule):
                 self._stop("loss", total.item())
             optimizer.zero_grad()
             self.manual_backward(total)
-            optimizer.step()
+            self._step(optimizer)
             for name, value in (terms | {"loss": total}).items():
                 self._sums[name] = self._sums.get(name, 0.0) + share * value.detach()
         self._segments += size
@@ -119,6 +126,17 @@ class System(pl.LightningModule):
         if self.trainer.is_last_batch:  # logging every batch costs more than a small net
             means = {f"train/{name}": value / self._segments for name, value in self._sums.items()}
             self.log_dict(means, on_step=False, on_epoch=True, batch_size=1)
+
+    def _step(self, optimizer: Any) -> None:
+        share = min((self.trainer.global_step + 1) / self._lr_warmup, 1.0) if self._lr_warmup else 1.0
+        rates = [group["lr"] for group in optimizer.param_groups]
+        for group, rate in zip(optimizer.param_groups, rates, strict=True):
+            group["lr"] = share * rate
+        optimizer.step()
+        for group, rate in zip(optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate
+        if self._average is not None:
+            self._average.update()
 
     def _hops(self, batch: dict[str, Any]) -> Iterable[tuple[dict[str, Tensor], Tensor]]:
         frames, state, start = batch["dry"].shape[-1], None, 0
@@ -164,15 +182,29 @@ class System(pl.LightningModule):
             scheduler.step()
 
     def on_validation_epoch_start(self) -> None:
-        self._scorer = Scorer(self.net, EffectMetrics(self.sample_rate_hz))
+        if self._average is not None:
+            self._average.swap()
+        self._scorer = None if self.validates_segments else Scorer(self.net, EffectMetrics(self.sample_rate_hz))
+        self._val_sums, self._val_segments = {}, 0
 
     def validation_step(self, batch: dict[str, Any], batch_index: int) -> None:
-        assert self._scorer is not None
-        self._scorer.step(batch)
+        if self._scorer is not None:
+            self._scorer.step(batch)
+            return
+        size = len(batch["wet"])
+        terms = self.objective.validate(self.net, batch)
+        for name, value in (terms | {"loss": self.objective.total(terms)}).items():
+            self._val_sums[name] = self._val_sums.get(name, 0.0) + size * float(value)
+        self._val_segments += size
 
     def on_validation_epoch_end(self) -> None:
-        assert self._scorer is not None
-        results = {f"val/{name}": torch.tensor(value) for name, value in self._scorer.compute().items()}
+        if self._average is not None:
+            self._average.swap()
+        if self._scorer is not None:
+            found = self._scorer.compute()
+        else:
+            found = {name: value / self._val_segments for name, value in self._val_sums.items()}
+        results = {f"val/{name}": torch.tensor(value) for name, value in found.items()}
         if self._monitor not in results:
             raise UserError(f"monitor={self._monitor} is not measured: choose one of {', '.join(sorted(results))}.")
         self.log_dict(results, batch_size=1)
@@ -182,76 +214,14 @@ class System(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["counters"] = {"audio_seconds": self.audio_seconds_trained, "train_seconds": self.train_seconds}
+        if self._average is not None:
+            self._average.save(checkpoint, "net.")
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.audio_seconds_trained = checkpoint["counters"]["audio_seconds"]
         self.train_seconds = checkpoint["counters"]["train_seconds"]
-
-
-class Scorer:
-    """Plays chunks of takes through a net, one after another, and scores them.
-
-    Scoring runs in a thread beside the playing: most nets play on one core, and both take about as long.
-    """
-
-    def __init__(self, net: Net, metrics: EffectMetrics) -> None:
-        self._metrics = metrics
-        self._player = Player(net)
-        self._skip = 0
-        self._beside = ThreadPoolExecutor(1)
-        self._handed: deque[Future[None]] = deque()
-
-    def step(self, batch: dict[str, Any]) -> Tensor:
-        """Scores one chunk; returns the estimates of its scored samples ``(channel, time)``."""
-        meta = batch["meta"]
-        if meta["first"]:
-            self._skip = 0
-        y_hat, y = self._player.step(batch["dry"], batch["wet"], batch["controls"], first=meta["first"])
-        assert y is not None
-        # History is fed but not scored; a net's latency may carry part of it into the next chunk.
-        self._skip += meta["skip"]
-        skip = min(self._skip, y.shape[-1])
-        self._skip -= skip
-        y_hat, y = y_hat[0, :, skip:], y[0, :, skip:]
-        self._handed.append(self._beside.submit(self._score, y_hat, y, meta["first"], meta["last"]))
-        if len(self._handed) > _CHUNKS_AHEAD:
-            self._handed.popleft().result()
-        return y_hat
-
-    @torch.inference_mode()  # as the caller's, which holds for its own thread only
-    def _score(self, y_hat: Tensor, y: Tensor, first: bool, last: bool) -> None:
-        if first:
-            self._metrics.start_file()
-        self._metrics.update(y_hat, y)
-        if last:
-            self._metrics.end_file()
-
-    def compute(self) -> dict[str, float]:
-        """The scores of all takes; nothing can be scored after it."""
-        for job in self._handed:
-            job.result()
-        self._beside.shutdown()
-        return self._metrics.compute()
-
-
-def score(
-    net: Net,
-    chunks: Iterable[dict[str, Any]],
-    metrics: EffectMetrics,
-    heard: Callable[[Tensor, dict[str, Any]], None] | None = None,
-) -> dict[str, float]:
-    """Metrics of a net over takes in chunks; ``heard(estimate (channel, time), meta)`` receives what it played."""
-    device = next((p.device for p in [*net.parameters(), *net.buffers()]), torch.device("cpu"))
-    training = net.training
-    net.eval()
-    scorer = Scorer(net, metrics)
-    with torch.inference_mode():
-        for batch in chunks:
-            y_hat = scorer.step(moved(batch, device))
-            if heard is not None:
-                heard(y_hat.cpu(), batch["meta"])
-    net.train(training)
-    return scorer.compute()
+        if self._average is not None:
+            self._average.load(checkpoint, "net.")
 
 
 def _during(controls: Tensor, start: int, end: int) -> Tensor:

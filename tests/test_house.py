@@ -12,7 +12,7 @@ FLOORS = {
     "errors": 0, "files": 0, "audio": 0, "dsp": 0, "tape": 0, "kernels": 0,
     "models": 1, "stream": 1, "parallel": 1, "losses": 1, "metrics": 1, "objectives": 1, "measure": 1,
     "data": 2, "capture": 2,
-    "system": 3, "callbacks": 3,
+    "system": 3, "scorer": 3, "weight_average": 3, "callbacks": 3,
     "runs": 4, "export": 4, "report": 4,
     "commands": 5,
 }  # fmt: skip

@@ -14,7 +14,8 @@ from revox_lightning.losses import Losses
 from revox_lightning.metrics import EffectMetrics
 from revox_lightning.models.recurrent import Recurrent
 from revox_lightning.objectives.supervised import Supervised
-from revox_lightning.system import Scorer, System, score
+from revox_lightning.scorer import Scorer, score
+from revox_lightning.system import System
 
 RATE_HZ = 8000
 ADAM = partial(torch.optim.Adam, lr=0.01)

@@ -22,7 +22,9 @@ from revox_lightning.commands.exits import guarded
 from revox_lightning.report import plots
 from revox_lightning.runs import RunFolder
 
-MODELS = sorted(path.stem for path in (Path(__file__).parents[1] / "conf" / "model").glob("*.yaml"))
+# What test_hybrid and test_generator_runs train.
+_OTHERS = {"tape_hybrid", "wow_flutter_diffusion", "hiss_diffusion"}
+MODELS = sorted({path.stem for path in (Path(__file__).parents[1] / "conf" / "model").glob("*.yaml")} - _OTHERS)
 SHORT = [
     "data=recordings",
     "data.sample_rate_hz=8000",
@@ -38,6 +40,7 @@ WHOLE = {
     "tcn": ["size=100", "system.hop_samples=600"],
     "wavenet": ["system.hop_samples=600"],
     "nam_wavenet": ["size=nano", "system.hop_samples=600"],
+    "tape_delay_gru": ["data.trajectory=null"],  # these recordings have none
 }
 
 

@@ -18,7 +18,7 @@ from revox_lightning.errors import UserError
 from revox_lightning.metrics import EffectMetrics
 from revox_lightning.models.fir import FIR
 from revox_lightning.report import references
-from revox_lightning.system import score
+from revox_lightning.scorer import score
 from revox_lightning.tape.machine import TapeMachine
 from revox_lightning.tape.transport import Transport
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -150,6 +151,8 @@ def build_mono(cfg: DictConfig) -> Net:
 def build_net(cfg: DictConfig) -> Net:
     """The net of a run, reproducibly initialised from ``seed``: one for each channel where the data has several."""
     torch.manual_seed(cfg.seed)
+    if cfg.get("parts"):
+        return build_hybrid(cfg, {name: _part(cfg.model[name]) for name in cfg.parts})
     channels = cfg.get("audio_channels") or 1
     joint = _core(cfg).get("channels", 1)
     if joint > 1 and joint != channels:
@@ -157,6 +160,17 @@ def build_net(cfg: DictConfig) -> Net:
     if channels == 1 or joint == channels:
         return build_mono(cfg)
     return EachChannel([build_mono(cfg) for _ in range(channels)])
+
+
+def _part(node: DictConfig) -> Any:
+    """A part of a machine: the net of a run, or something else that the config names."""
+    return build_net(node) if "model" in node else build(node)
+
+
+def build_hybrid(cfg: DictConfig, parts: Mapping[str, Any]) -> Net:
+    """The machine that is put together of trained or fitted parts."""
+    around = {name: node for name, node in cfg.model.items() if name not in parts}
+    return build(OmegaConf.create(around), **parts)
 
 
 def fit_linear_start(net: Net, correlations: list[Correlations]) -> None:
@@ -200,6 +214,8 @@ def build_system(cfg: DictConfig, net: Net) -> System:
         hop_samples=how.hop_samples,
         warmup_gradient=how.warmup_gradient,
         clip_norm=how.clip_norm,
+        lr_warmup_iterations=how.get("lr_warmup_iterations", 0),
+        ema=how.get("ema"),
         monitor=cfg.monitor,
     )
 

@@ -17,7 +17,7 @@ from revox_lightning.metrics import EffectMetrics
 from revox_lightning.report import references
 from revox_lightning.report.listening import Listening
 from revox_lightning.runs import RunFolder
-from revox_lightning.system import score
+from revox_lightning.scorer import score
 
 
 def evaluate(argv: list[str]) -> dict[str, Any]:

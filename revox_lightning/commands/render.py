@@ -23,9 +23,11 @@ from revox_lightning.data.recordings import SUFFIXES
 from revox_lightning.errors import UserError
 from revox_lightning.models.contract import Net
 from revox_lightning.models.each_channel import EachChannel
+from revox_lightning.models.tape_hybrid import TapeHybrid
 from revox_lightning.runs import RunFolder
 
 _READ_FRAMES = 16_384
+_GENERATED = ("wow_flutter", "hiss", "seed")  # of a machine that makes them up
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,13 +51,14 @@ def cores() -> int:
 
 def render(argv: list[str]) -> None:
     """Renders one file or every audio file of a folder."""
-    known = {"run", "kernels", "input_db", "output_db", "controls", "block_samples", "threads"}
+    known = {"run", "kernels", "input_db", "output_db", "controls", "block_samples", "threads", *_GENERATED}
     named, others, words = settings.arguments(argv, known)
     if others:
         raise UserError(f"render has no option {others[0].split('=')[0]}: {USAGE}.")
     if "run" not in named or len(words) != 2:
         raise UserError(f"render needs a run, an input and an output (- for a name of its own): {USAGE}.")
     net, cfg, folder = assemble.load_run(named["run"], named.get("kernels"))
+    _set_generated(net, named)
     block_samples, threads = (
         _at_least_one(named, name, usual) for name, usual in (("block_samples", 16384), ("threads", cores()))
     )
@@ -78,6 +81,25 @@ def render(argv: list[str]) -> None:
             failed += 1
     if failed:
         raise UserError(f"{failed} of {len(files)} files could not be rendered: see above.")
+
+
+def _set_generated(net: Net, named: dict[str, str]) -> None:
+    """How much wow and flutter and hiss are made, and from which seed."""
+    for name in _GENERATED:
+        if name in named and not isinstance(net, TapeHybrid):
+            raise UserError(
+                f"{name}= is for machines that make their own wow and flutter and hiss (model=tape_hybrid)."
+            )
+    if isinstance(net, TapeHybrid):
+        net.wow_flutter, net.hiss = (_scale(named, name, getattr(net, name)) for name in _GENERATED[:2])
+        net.seed = int(_number(named, "seed", net.seed))
+
+
+def _scale(named: dict[str, str], name: str, usual: float) -> float:
+    value = _number(named, name, usual)
+    if not 0 <= value <= 100:
+        raise UserError(f"{name}={named[name]}: give 0 (none), 1 (as trained) or something between or above.")
+    return value
 
 
 def _render_file(how: _Playing, source: Path, target: Path) -> None:
@@ -104,7 +126,8 @@ def _render_file(how: _Playing, source: Path, target: Path) -> None:
         x = audio.converted(loud(), info.sample_rate_hz, model_hz, info.channels)
         played = parallel.play(
             net, x, how.controls,
-            threads=how.threads, block_samples=how.block_samples, warmup_samples=model_hz,
+            threads=1 if isinstance(net, TapeHybrid) else how.threads,  # one tape, from its beginning to its end
+            block_samples=how.block_samples, warmup_samples=model_hz,
             samples=math.ceil(info.frames * model_hz / info.sample_rate_hz),
         )  # fmt: skip
         for y in audio.converted((how.gain_out * y for y in played), model_hz, info.sample_rate_hz, info.channels):
@@ -140,6 +163,8 @@ def _say(
 
 def _for_channels(net: Net, channels: int, source: Path) -> Net:
     """The net that fits a file; a mono net plays each channel by itself."""
+    if isinstance(net, TapeHybrid) and net.net.channels == 1:
+        net.channels = channels  # each through the same net, all on one tape
     if net.channels in (1, channels):
         return net
     if isinstance(net, EachChannel) and channels == 1:

@@ -17,7 +17,8 @@ from revox_lightning.report import references, table
 from revox_lightning.report.listening import Listening
 from revox_lightning.report.references import Reference
 from revox_lightning.runs import RunFolder
-from revox_lightning.system import System, score
+from revox_lightning.scorer import score
+from revox_lightning.system import System
 
 
 def report(

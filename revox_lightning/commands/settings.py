@@ -49,7 +49,9 @@ def help_text() -> str:
 
 
 def composed(overrides: list[str]) -> DictConfig:
-    """The root config with overrides, outside of a ``hydra.main`` application."""
+    """The root config with overrides, whether or not a ``hydra.main`` application is running."""
+    if GlobalHydra.instance().is_initialized():
+        return compose("train", overrides)
     with initialize_config_dir(str(CONF), version_base="1.3"):
         return compose("train", overrides)
 

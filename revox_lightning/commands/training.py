@@ -13,7 +13,7 @@ from pytorch_lightning.callbacks import EarlyStopping
 from revox_lightning.callbacks.checkpoints import AtomicCheckpointIO, BestAndLast
 from revox_lightning.callbacks.progress import EpochLines
 from revox_lightning.callbacks.records import MetricsCSV
-from revox_lightning.commands import assemble, loggers, result
+from revox_lightning.commands import assemble, generator_result, hybrid, loggers, result
 from revox_lightning.commands.exits import log, set_up_logging
 from revox_lightning.commands.show import count
 from revox_lightning.data.inspect import Level
@@ -21,13 +21,18 @@ from revox_lightning.data.module import PairData
 from revox_lightning.errors import UserError
 from revox_lightning.kernels import allocator, backend
 from revox_lightning.metrics import EffectMetrics
+from revox_lightning.models.contract import Net
+from revox_lightning.models.fir import FIR
 from revox_lightning.report import references
 from revox_lightning.runs import RunFolder, read_checkpoint
-from revox_lightning.system import System, score
+from revox_lightning.scorer import score
+from revox_lightning.system import System
 
 
 def train(cfg: DictConfig, path: Path, resume: bool = False) -> dict[str, Any]:
     """Trains one model and leaves its run folder; returns what stands in ``metrics.json``."""
+    if cfg.get("parts"):
+        return hybrid.train(cfg, path, resume, train)
     set_up_logging()  # again: Lightning set its own level when it was imported
     _quieten()
     allocator.tune()
@@ -40,30 +45,41 @@ def train(cfg: DictConfig, path: Path, resume: bool = False) -> dict[str, Any]:
     net = assemble.build_net(cfg)
     assemble.divide_threads(cfg, net)
     system = assemble.build_system(cfg, net)
+    data.validate_segments = system.validates_segments
     level = data.check()
     plain = _write_settings(cfg, folder, data, level)
     log.info(
         "%s: %s trainable parameters; %.0f s to train on, %.0f s to validate, %.0f s to test; everything goes to %s",
         cfg.name, f"{count(net):,}", *(data.seconds(s) for s in ("train", "val", "test")), path,
     )  # fmt: skip
-    log.info("fitting the best linear filters ...")
-    fitted = references.correlations(data, "train", cfg.linear_filter.taps, cfg.linear_filter.lookahead_samples)
-    filters = references.best_filters(fitted, references.correlations(data, "val"))
-    references.save_filters(filters, folder.filters_path)
     if resume:
         folder.load_weights(net, folder.last)
-    elif cfg.linear_start:
-        assemble.fit_linear_start(net, fitted)
-        # The filter alone is the first candidate: a run never ends below what it started from.
-        best.offer(net, score(net, data.chunks("val"), EffectMetrics(data.sample_rate_hz)))
+    filters = _linear_filters(cfg, folder, data, net, None if resume else best) if cfg.task == "effect" else {}
     logger = loggers.build_logger(cfg, path, plain)
     try:
         trainer.logger = logger or None
         _fit(trainer, system, data, folder if resume else None)
         folder.load_weights(net)
-        return result.report(cfg, folder, data, system, filters, logger)
+        if cfg.task == "effect":
+            return result.report(cfg, folder, data, system, filters, logger)
+        return generator_result.report(cfg, folder, data, system, logger)
     finally:
         loggers.close(logger)
+
+
+def _linear_filters(
+    cfg: DictConfig, folder: RunFolder, data: PairData, net: Net, best: BestAndLast | None
+) -> dict[str, FIR]:
+    """The best linear filters, which a net may start from: it is then offered to ``best``, of a run that begins."""
+    log.info("fitting the best linear filters ...")
+    fitted = references.correlations(data, "train", cfg.linear_filter.taps, cfg.linear_filter.lookahead_samples)
+    filters = references.best_filters(fitted, references.correlations(data, "val"))
+    references.save_filters(filters, folder.filters_path)
+    if cfg.linear_start and best is not None:
+        assemble.fit_linear_start(net, fitted)
+        # The filter alone is the first candidate: a run never ends below what it started from.
+        best.offer(net, score(net, data.chunks("val"), EffectMetrics(data.sample_rate_hz)))
+    return filters
 
 
 def _write_settings(cfg: DictConfig, folder: RunFolder, data: PairData, level: Level) -> dict[str, Any]:

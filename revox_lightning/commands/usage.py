@@ -16,6 +16,6 @@ MEASURE = (
 )
 RENDER = (
     "revox render run=outputs/NAME/TIME IN OUT [input_db=0] [output_db=0] [controls=0.5,0.5] [kernels=auto] "
-    "[block_samples=16384] [threads=2]"
+    "[block_samples=16384] [threads=2] [wow_flutter=1] [hiss=1] [seed=0]"
 )
 DOCTOR = "revox doctor [--fix]"

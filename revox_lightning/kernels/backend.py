@@ -78,7 +78,7 @@ class Parts(Protocol):
 
 def computes(net: Parts) -> bool:
     """Whether kernels compute a net on a CPU: its models name theirs as ``kernel``."""
-    names = {part.kernel for part in net.modules() if hasattr(part, "kernel")}
+    names = {name for part in net.modules() if isinstance(name := getattr(part, "kernel", None), str)}
     return _chosen != "torch" and bool(names) and all(library(str(name)) is not None for name in names)
 
 

@@ -1,97 +1,22 @@
 // The State Transition Network: a small tanh MLP whose output moves a magnetisation, sample by sample.
 //
 // What does not depend on the magnetisation is given: rows `a` (batch, frames, width of the first layer) of sums from
-// the other inputs. One step is  h1 = tanh(a + q M w),  h2 = tanh(W2 h1 + b2), ...,  z = head . h + bias, and
-// M += p z + p' z', z' being the one before; M is kept within +-limit. Lanes are units of a layer; a few columns of the batch go side by side, so that the processor always
-// has something to do while one of them waits.
+// the other inputs. One step is  m = keep M + p' z'  with the slope z' before,  h1 = tanh(a + q m w),
+// h2 = tanh(W2 h1 + b2), ...,  z = gain (head . h + bias) + max(target - pull m, 0),  and M = m + p z, kept within +-limit.
+// Lanes are units of a layer; a few columns of the batch go side by side, so that the processor always has something
+// to do while one of them waits.
 #include <algorithm>
+#include <type_traits>
 
-#include "tiles.h"
+#include "stn_net.h"
 
-struct Sizes {
-    int layers;
-    const int* hidden;
-    const float* const* weights;  // from M to the first layer, then W and b of each further layer, then head and bias
-};
-
-// All widths are padded to vectors; padding is zero and stays so, because tanh(0) = 0.
-struct Net {
-    int layers;
-    std::vector<int> hidden, width;
-    std::vector<Aligned> forward, back, bias;  // of layer l: (unit of l - 1, width of l); (unit of l, width of l - 1)
-    Aligned from_m, head;
-    float head_bias;
-    size_t kept = 0;  // floats of all layers at one sample
-
-    explicit Net(const Sizes& s) : layers(s.layers), hidden(s.hidden, s.hidden + s.layers) {
-        for (int units : hidden) width.push_back(padded(units)), kept += padded(units);
-        forward.resize(layers), back.resize(layers), bias.resize(layers);
-        from_m.assign(s.weights[0], s.weights[0] + hidden[0]);
-        from_m.resize(width[0]);
-        for (int l = 1; l < layers; l++) {
-            const float *w = s.weights[2 * l - 1], *b = s.weights[2 * l];
-            const int in = hidden[l - 1], out = hidden[l];
-            forward[l].resize(size_t(width[l - 1]) * width[l]);
-            back[l].resize(size_t(out) * width[l - 1]);
-            for (int o = 0; o < out; o++)
-                for (int i = 0; i < in; i++)
-                    forward[l][size_t(i) * width[l] + o] = back[l][size_t(o) * width[l - 1] + i] = w[o * in + i];
-            bias[l].assign(b, b + out);
-            bias[l].resize(width[l]);
-        }
-        const float* last = s.weights[2 * layers - 1];
-        head.assign(last, last + hidden.back());
-        head.resize(width.back());
-        head_bias = *s.weights[2 * layers];
-    }
-};
-
-INLINE float sum_of(vec v) {
-    float sum = 0;
-    for (int lane = 0; lane < LANES; lane++) sum += v[lane];
-    return sum;
-}
-
-INLINE float within(float m, float limit) { return m > limit ? limit : m < -limit ? -limit : m; }  // NaN stays
-
-// One sample of C columns: from the first layer, already in `h`, to the output of the net. h[c] holds all layers.
-template <int C>
-INLINE void layers_on(const Net& net, float* const (&h)[C], float (&z)[C]) {
-    constexpr int CHAINS = C == 1 ? 4 : 1;  // sums that need not wait for each other
-    size_t at = 0;
-    for (int l = 1; l < net.layers; l++) {
-        const int in = net.width[l - 1], out = net.width[l];
-        for (int v = 0; v < out; v += LANES) {
-            const float* w = net.forward[l].data() + v;
-            vec sums[C][CHAINS] = {};
-            for (int c = 0; c < C; c++) sums[c][0] = load(net.bias[l].data() + v);
-            for (int k = 0; k < in; k += CHAINS)
-#pragma GCC unroll 4
-                for (int chain = 0; chain < CHAINS; chain++, w += out) {
-                    const vec weights = load(w);
-#pragma GCC unroll 4
-                    for (int c = 0; c < C; c++) sums[c][chain] += all(h[c][at + k + chain]) * weights;
-                }
-            for (int c = 0; c < C; c++) {
-                for (int chain = 1; chain < CHAINS; chain++) sums[c][0] += sums[c][chain];
-                store(h[c] + at + in + v, tanh_vector(sums[c][0]));
-            }
-        }
-        at += in;
-    }
-    for (int c = 0; c < C; c++) {
-        vec sum = {};
-        for (int v = 0; v < net.width.back(); v += LANES) sum += load(h[c] + at + v) * load(net.head.data() + v);
-        z[c] = sum_of(sum) + net.head_bias;
-    }
-}
-
-// The signals of all columns: q, p, p_before, limit, m, z (batch, frames), a (batch, frames, width), h (batch, frames,
-// kept); start and z_start (batch).
+// The signals of all columns: (batch, frames), but a (batch, frames, width), h (batch, frames, kept), start and
+// z_start (batch).
 struct Signals {
-    const float *a, *q, *p, *p_before, *limit, *start, *z_start;
+    const float *a, *q, *p, *p_before, *gain, *target, *pull, *limit, *start, *z_start;
     float *m, *z, *h;
     int batch, frames;
+    float keep;
 };
 
 template <int C>
@@ -105,6 +30,7 @@ static void forward_columns(const Net& net, const Signals& s, int first) {
         for (int c = 0; c < C; c++) {
             const size_t at = size_t(first + c) * s.frames + t;
             h[c] = s.h ? s.h + at * net.kept : own.data() + c * net.kept;
+            m[c] = s.keep * m[c] + s.p_before[at] * z_before[c];
             const vec pushed = all(s.q[at] * m[c]);
             for (int v = 0; v < width; v += LANES)
                 store(h[c] + v, tanh_vector(load(s.a + at * width + v) + pushed * load(net.from_m.data() + v)));
@@ -112,8 +38,8 @@ static void forward_columns(const Net& net, const Signals& s, int first) {
         layers_on<C>(net, h, z);
         for (int c = 0; c < C; c++) {
             const size_t at = size_t(first + c) * s.frames + t;
-            s.m[at] = m[c] = within(m[c] + s.p[at] * z[c] + s.p_before[at] * z_before[c], s.limit[at]);
-            s.z[at] = z_before[c] = z[c];
+            s.z[at] = z_before[c] = s.gain[at] * z[c] + positive(s.target[at] - s.pull[at] * m[c]);
+            s.m[at] = m[c] = within(m[c] + s.p[at] * z_before[c], s.limit[at]);
         }
     }
 }
@@ -121,21 +47,24 @@ static void forward_columns(const Net& net, const Signals& s, int first) {
 // dm, dz_end: gradients of m and of the last z; d: of the sums of all layers, laid out like h; dz: of the net's output.
 struct Gradients {
     const float *dm, *dz_end;
-    float *d, *dq, *dp, *dp_before, *dz, *d_start, *dz_start;
+    float *d, *dq, *dp, *dp_before, *d_gain, *d_target, *d_pull, *dz, *d_start, *dz_start;
 };
 
 static void backward_column(const Net& net, const Signals& s, const Gradients& g, int column) {
     float carried = 0, owed = g.dz_end[column];
     for (int t = s.frames - 1; t >= 0; t--) {
         const size_t at = size_t(column) * s.frames + t;
-        const float *h = s.h + at * net.kept, before = t ? s.m[at - 1] : s.start[column];
+        const float *h = s.h + at * net.kept, z_before = t ? s.z[at - 1] : s.z_start[column];
+        const float m = s.keep * (t ? s.m[at - 1] : s.start[column]) + s.p_before[at] * z_before;
         const size_t last = net.kept - net.width.back();
         float* d = g.d + at * net.kept;
         const bool free = s.m[at] < s.limit[at] && s.m[at] > -s.limit[at];
-        const float dm = free ? carried + g.dm[at] : 0.0f, dz = dm * s.p[at] + owed;
-        owed = dm * s.p_before[at];
+        const float dm = free ? carried + g.dm[at] : 0.0f, dz_all = dm * s.p[at] + owed;
+        const float gap = s.target[at] - s.pull[at] * m, drawn = gap > 0 ? dz_all : 0.0f, dz = dz_all * s.gain[at];
+        g.d_gain[at] = dz_all * (s.z[at] - positive(gap)) / s.gain[at];
         g.dp[at] = dm * s.z[at];
-        g.dp_before[at] = dm * (t ? s.z[at - 1] : s.z_start[column]);
+        g.d_target[at] = drawn;
+        g.d_pull[at] = -drawn * m;
         g.dz[at] = dz;
         for (int v = 0; v < net.width.back(); v += LANES) {
             const vec y = load(h + last + v);
@@ -156,49 +85,90 @@ static void backward_column(const Net& net, const Signals& s, const Gradients& g
         vec pulled = {};
         for (int v = 0; v < net.width[0]; v += LANES) pulled += load(d + v) * load(net.from_m.data() + v);
         const float back = sum_of(pulled);
-        g.dq[at] = back * before;
-        carried = dm + back * s.q[at];
+        g.dq[at] = back * m;
+        const float of_m = dm + back * s.q[at] - drawn * s.pull[at];
+        g.dp_before[at] = of_m * z_before;
+        owed = of_m * s.p_before[at];
+        carried = of_m * s.keep;
     }
     g.d_start[column] = carried;
     g.dz_start[column] = owed;
 }
 
 
-// Whole signals at the least cost, from the field itself: D is 1.75 (H - H1) - 0.75 D1, its sign turns the inputs.
+// coth x - 1/x; a series near zero, where the closed form cancels.
+INLINE vec langevin(vec x) {
+    const vec s = x * x;
+    vec series = all(-2.1644e-6f);
+    series = series * s + 2.13779916e-05f;
+    series = series * s - 2.11640212e-04f;
+    series = series * s + 2.11640212e-03f;
+    series = series * s - 2.22222222e-02f;
+    series = series * s + 3.33333333e-01f;
+    return s < 0.36f ? series * x : 1.0f / tanh_vector(x) - 1.0f / x;
+}
+
+// A column's own numbers: factors of M and of the step, saturation, the anhysteretic curve height L(H * slope), and the
+// pull towards it, drag / (1 + soft |D|), and the gain of the net.
+struct Scales {
+    float q, p, limit, slope, height, drag, soft, gain;
+};
+
+constexpr int CHUNK_FRAMES = 256;
+
+static void bend(const float* x, const Scales& scales, float* out, int frames) {
+    for (int t = 0; t < frames; t += LANES) {
+        float some[LANES] = {};
+        const int count = std::min(LANES, frames - t);
+        std::memcpy(some, x + t, count * 4);
+        store(out + t, scales.height * langevin(load(some) * scales.slope));
+    }
+}
+
+// Whole signals at the least cost, from the field itself: D is 1.75 (H - H1) - 0.75 D1, its sign turns the inputs; the
+// net is given the anhysteretic magnetisation of H and H1.
 template <int C>
 static void play_columns(
-    const Net& net, const Aligned& weights, const float* scales, const float* x, float* y, float* state, int first,
-    int frames
+    const Net& net, const Aligned& weights, const Scales* scales, float keep, const float* x, float* y, float* state,
+    int first, int frames
 ) {
     const int width = net.width[0];
-    float m[C], h1[C], d1[C], z1[C], z[C], step[C];
+    float m[C], h1[C], d1[C], z1[C], bent1[C], z[C], step[C], pull[C], turned[C];
+    alignas(64) float bent[C][CHUNK_FRAMES + LANES];
     Aligned own(C * net.kept);
     float* h[C];
     for (int c = 0; c < C; c++) {
         h[c] = own.data() + c * net.kept;
         const float* from = state + 4 * (first + c);
         m[c] = from[0], h1[c] = from[1], d1[c] = from[2], z1[c] = from[3];
+        bend(h1 + c, scales[first + c], bent[c], 1);
+        bent1[c] = bent[c][0];
     }
     for (int t = 0; t < frames; t++) {
+        const int place = t % CHUNK_FRAMES;
         for (int c = 0; c < C; c++) {
-            const float now = x[size_t(first + c) * frames + t], d = 1.75f * (now - h1[c]) - 0.75f * d1[c];
-            const float sign = d >= 0 ? 1.0f : -1.0f, *scale = scales + 3 * (first + c);
+            const float* in = x + size_t(first + c) * frames + t;
+            const Scales& scale = scales[first + c];
+            if (place == 0) bend(in, scale, bent[c], std::min(CHUNK_FRAMES, frames - t));
+            const float d = 1.75f * (*in - h1[c]) - 0.75f * d1[c], sign = d >= 0 ? 1.0f : -1.0f;
             const float* w = weights.data() + size_t(first + c) * 5 * width;
-            const vec inputs[4] = {all(sign * now), all(sign * d), all(sign * h1[c]), all(sign * d1[c])};
-            const vec pushed = all(sign * scale[0] * m[c]);
+            const vec inputs[4] = {all(sign * bent[c][place]), all(sign * d), all(sign * bent1[c]), all(sign * d1[c])};
+            m[c] = keep * m[c] + scale.p * d1[c] * z1[c];
+            pull[c] = scale.drag / (1.0f + scale.soft * std::fabs(d)), turned[c] = sign;
+            const vec pushed = all(sign * scale.q * m[c]);
             for (int v = 0; v < width; v += LANES) {
                 vec sum = load(w + 4 * width + v) + inputs[0] * load(w + v) + inputs[1] * load(w + width + v);
                 sum += inputs[2] * load(w + 2 * width + v) + inputs[3] * load(w + 3 * width + v);
                 store(h[c] + v, tanh_vector(sum + pushed * load(net.from_m.data() + v)));
             }
-            m[c] += scale[1] * d1[c] * z1[c];
-            step[c] = scale[1] * d;
-            h1[c] = now, d1[c] = d;
+            step[c] = scale.p * d;
+            h1[c] = *in, d1[c] = d, bent1[c] = bent[c][place];
         }
         layers_on<C>(net, h, z);
         for (int c = 0; c < C; c++) {
-            y[size_t(first + c) * frames + t] = m[c] = within(m[c] + step[c] * z[c], scales[3 * (first + c) + 2]);
-            z1[c] = z[c];
+            const Scales& scale = scales[first + c];
+            z1[c] = scale.gain * z[c] + pull[c] * positive(turned[c] * (bent1[c] - scale.q * m[c]));
+            y[size_t(first + c) * frames + t] = m[c] = within(m[c] + step[c] * z1[c], scale.limit);
         }
     }
     for (int c = 0; c < C; c++) {
@@ -209,15 +179,16 @@ static void play_columns(
 
 constexpr int SIDE_BY_SIDE = 4;
 
-template <class Many, class One>
-static void columns_in_parallel(int batch, int threads, Many many, One one) {
+// work(C, first) for columns first to first + C of the batch, C being 4 or, where they run out, 1.
+template <class Work>
+static void columns_in_parallel(int batch, int threads, Work work) {
     const int groups = (batch + SIDE_BY_SIDE - 1) / SIDE_BY_SIDE, parts = threads < 1 ? 1 : std::min(threads, groups);
     in_parallel(parts, [=](int part) {
         for (int group = groups * part / parts; group < groups * (part + 1) / parts; group++) {
             const int first = group * SIDE_BY_SIDE, end = std::min(batch, first + SIDE_BY_SIDE);
-            if (end - first == SIDE_BY_SIDE) many(first);
+            if (end - first == SIDE_BY_SIDE) work(std::integral_constant<int, SIDE_BY_SIDE>(), first);
             else
-                for (int column = first; column < end; column++) one(column);
+                for (int column = first; column < end; column++) work(std::integral_constant<int, 1>(), column);
         }
     });
 }
@@ -225,12 +196,14 @@ static void columns_in_parallel(int batch, int threads, Many many, One one) {
 // A net with its columns, for signals that come block by block.
 struct Stream {
     Net net;
-    Aligned weights, scales, state;
+    Aligned weights, state;
+    std::vector<Scales> scales;
+    float keep;
     int batch;
 
-    // weights (batch, 5, hidden): of H, D, H1, D1 and the bias; scales (batch, 3): q, p, limit; state (batch, 4).
-    Stream(const Sizes& sizes, const float* w, const float* s, const float* start, int columns)
-        : net(sizes), scales(s, s + 3 * columns), state(start, start + 4 * columns), batch(columns) {
+    // weights (batch, 5, hidden): of H, D, H1, D1 and the bias; state (batch, 4).
+    Stream(const Sizes& sizes, const float* w, const Scales* s, const float* start, float kept, int columns)
+        : net(sizes), state(start, start + 4 * columns), scales(s, s + columns), keep(kept), batch(columns) {
         const int units = net.hidden[0], width = net.width[0];
         weights.resize(size_t(batch) * 5 * width);
         for (int row = 0; row < batch * 5; row++)
@@ -238,11 +211,9 @@ struct Stream {
     }
 
     void play(const float* x, float* y, int frames, int threads) {
-        auto many = [&](int first) {
-            play_columns<SIDE_BY_SIDE>(net, weights, scales.data(), x, y, state.data(), first, frames);
-        };
-        auto one = [&](int first) { play_columns<1>(net, weights, scales.data(), x, y, state.data(), first, frames); };
-        columns_in_parallel(batch, threads, [&](int c) { many(c); }, [&](int c) { one(c); });
+        columns_in_parallel(batch, threads, [=](auto columns, int first) {
+            play_columns<columns>(net, weights, scales.data(), keep, x, y, state.data(), first, frames);
+        });
     }
 };
 
@@ -251,23 +222,20 @@ extern "C" {
 void stn_forward(const Sizes* sizes, const Signals* signals, int threads) {
     const Net net(*sizes);
     columns_in_parallel(
-        signals->batch, threads, [&](int c) { forward_columns<SIDE_BY_SIDE>(net, *signals, c); },
-        [&](int c) { forward_columns<1>(net, *signals, c); });
+        signals->batch, threads, [&](auto columns, int first) { forward_columns<columns>(net, *signals, first); });
 }
 
 void stn_backward(const Sizes* sizes, const Signals* signals, const Gradients* gradients, int threads) {
     const Net net(*sizes);
-    auto one = [&](int c) { backward_column(net, *signals, *gradients, c); };
-    columns_in_parallel(
-        signals->batch, threads,
-        [&](int first) {
-            for (int c = first; c < first + SIDE_BY_SIDE; c++) one(c);
-        },
-        one);
+    columns_in_parallel(signals->batch, threads, [&](auto columns, int first) {
+        for (int c = 0; c < columns; c++) backward_column(net, *signals, *gradients, first + c);
+    });
 }
 
-void* stn_open(const Sizes* sizes, const float* weights, const float* scales, const float* state, int columns) {
-    return new Stream(*sizes, weights, scales, state, columns);
+void* stn_open(
+    const Sizes* sizes, const float* weights, const Scales* scales, const float* state, float keep, int columns
+) {
+    return new Stream(*sizes, weights, scales, state, keep, columns);
 }
 void stn_close(void* stream) { delete static_cast<Stream*>(stream); }
 

@@ -15,6 +15,8 @@ from torch.autograd.function import once_differentiable
 from revox_lightning.kernels import backend
 from revox_lightning.kernels.pointers import address, addresses
 
+_SIGNALS = ("a", "q", "p", "p_before", "gain", "target", "pull", "limit", "start", "z_start", "m", "z", "h")
+
 
 class _Sizes(ctypes.Structure):
     _fields_ = (("layers", c_int), ("hidden", c_void_p), ("weights", c_void_p))
@@ -22,57 +24,62 @@ class _Sizes(ctypes.Structure):
 
 class _Signals(ctypes.Structure):
     _fields_ = (
-        *((name, c_void_p) for name in ("a", "q", "p", "p_before", "limit", "start", "z_start", "m", "z", "h")),
-        ("batch", c_int), ("frames", c_int),
+        *((name, c_void_p) for name in _SIGNALS),
+        ("batch", c_int), ("frames", c_int), ("keep", c_float),
     )  # fmt: skip
 
 
 class _Gradients(ctypes.Structure):
     _fields_ = tuple((name, c_void_p) for name in (
-        "dm", "dz_end", "d", "dq", "dp", "dp_before", "dz", "d_start", "dz_start",
+        "dm", "dz_end", "d", "dq", "dp", "dp_before", "d_gain", "d_target", "d_pull", "dz", "d_start", "dz_start",
     ))  # fmt: skip
 
 
 class Signals(NamedTuple):
-    """What a net is driven by: ``a`` (batch, time, hidden), ``q, p, p_before, limit`` (batch, time), the rest (batch,).
+    """What a net is driven by: ``a`` (batch, time, hidden), ``start, z_start`` (batch,), the rest (batch, time).
 
-    Each step is ``h = tanh(a + q m w)``, further tanh layers, ``z = head h + bias``, and ``m += p z + p_before z'``
-    with the z before, kept within ``limit``. ``start`` and ``z_start`` are m and z before the first step.
+    Each step is ``m' = keep m + p_before z'`` with the z before, ``h = tanh(a + q m' w)``, further tanh layers, ``z =
+    gain (head h + bias) + max(target - pull m', 0)``, and ``m = m' + p z`` kept within ``limit``. ``start`` and ``z_start``
+    are m and z before the first step.
     """
 
     a: Tensor
     q: Tensor
     p: Tensor
     p_before: Tensor
+    gain: Tensor
+    target: Tensor
+    pull: Tensor
     limit: Tensor
     start: Tensor
     z_start: Tensor
 
 
-def reference(signals: Signals, weights: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+def reference(signals: Signals, weights: Sequence[Tensor], keep: float = 1.0) -> tuple[Tensor, Tensor]:
     """The recursion in torch: magnetisation (batch, time), the last z (batch,). What the kernel computes, in words.
 
     ``weights``: from m to the first layer (hidden,), W and b of each further layer, head (hidden,), bias ().
     """
-    a, q, p, p_before, limit, m, z = signals
+    a, q, p, p_before, gain, target, pull, limit, m, z = signals
     from_m, *further, head, bias = weights
     out = []
     for n in range(a.shape[1]):
+        m = keep * m + p_before[:, n] * z
         h = torch.tanh(a[:, n] + (q[:, n] * m)[:, None] * from_m)
         for w, b in zip(further[::2], further[1::2], strict=True):
             h = torch.tanh(torch.nn.functional.linear(h, w, b))
-        m, z = m + p_before[:, n] * z, h @ head + bias
+        z = gain[:, n] * (h @ head + bias) + torch.relu(target[:, n] - pull[:, n] * m)
         m = torch.minimum(torch.maximum(m + p[:, n] * z, -limit[:, n]), limit[:, n])
         out.append(m)
     return torch.stack(out, dim=1), z
 
 
-def play(library: ctypes.CDLL, signals: Signals, weights: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+def play(library: ctypes.CDLL, signals: Signals, weights: Sequence[Tensor], keep: float = 1.0) -> tuple[Tensor, Tensor]:
     """`reference`, fused; differentiable once, in everything but the limit."""
     a, *others = signals
     units = a.shape[-1]
     a = torch.nn.functional.pad(a, (0, _padded(library, units) - units))
-    return _Play.apply(library, a, *others, *weights)  # type: ignore[return-value]
+    return _Play.apply(library, keep, a, *others, *weights)  # type: ignore[return-value]
 
 
 def _padded(library: ctypes.CDLL, units: int) -> int:
@@ -92,17 +99,17 @@ def _sizes(weights: Sequence[Tensor]) -> _Sizes:
 
 class _Play(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, library: ctypes.CDLL, *tensors: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, library: ctypes.CDLL, keep: float, *tensors: Tensor) -> tuple[Tensor, Tensor]:
         tensors = tuple(t.contiguous() for t in tensors)
-        given, weights = Signals(*tensors[:7]), tensors[7:]
+        given, weights = Signals(*tensors[:10]), tensors[10:]
         m, z = torch.empty_like(given.q), torch.empty_like(given.q)
         kept = sum(_padded(library, units) for units in _hidden(weights))
         h = m.new_empty(*m.shape, kept) if any(ctx.needs_input_grad) else None
-        signals = _Signals(*map(address, (*given, m, z, h)), *m.shape)
+        signals = _Signals(*map(address, (*given, m, z, h)), *m.shape, keep)
         library.stn_forward(byref(_sizes(weights)), byref(signals), backend.threads())
         if h is not None:
             ctx.save_for_backward(m, z, h, *tensors)
-            ctx.library, ctx.threads = library, backend.threads()
+            ctx.library, ctx.keep, ctx.threads = library, keep, backend.threads()
         return m, z[:, -1].clone()
 
     @staticmethod
@@ -111,14 +118,21 @@ class _Play(torch.autograd.Function):
         ctx: Any, dm: Tensor, dz_end: Tensor
     ) -> tuple[Tensor | None, ...]:
         m, z, h, *tensors = ctx.saved_tensors
-        given, weights = Signals(*tensors[:7]), tensors[7:]
-        d, dq, dp, dp_before, dz = (torch.empty_like(t) for t in (h, m, m, m, m))
+        given, weights = Signals(*tensors[:10]), tensors[10:]
+        d, (dq, dp, dp_before, d_gain, d_target, d_pull, dz) = (
+            torch.empty_like(h),
+            (torch.empty_like(m) for _ in range(7)),
+        )
         d_start, dz_start = torch.empty_like(given.start), torch.empty_like(given.start)
         dm, dz_end = dm.contiguous(), dz_end.contiguous()
-        signals = _Signals(*map(address, (*given, m, z, h)), *m.shape)
-        gradients = _Gradients(*map(address, (dm, dz_end, d, dq, dp, dp_before, dz, d_start, dz_start)))
+        signals = _Signals(*map(address, (*given, m, z, h)), *m.shape, ctx.keep)
+        places = (dm, dz_end, d, dq, dp, dp_before, d_gain, d_target, d_pull, dz, d_start, dz_start)
+        gradients = _Gradients(*map(address, places))
         ctx.library.stn_backward(byref(_sizes(weights)), byref(signals), byref(gradients), ctx.threads)
-        before = given.q * torch.cat([given.start[:, None], m[:, :-1]], dim=1)
+        m_before, z_before = (
+            torch.cat([first[:, None], then[:, :-1]], dim=1) for first, then in ((given.start, m), (given.z_start, z))
+        )
+        before = given.q * (ctx.keep * m_before + given.p_before * z_before)
         at, of_layers = 0, []
         for units in _hidden(weights):
             of_layers.append((d[..., at : at + units].flatten(0, 1), h[..., at : at + units].flatten(0, 1)))
@@ -127,7 +141,20 @@ class _Play(torch.autograd.Function):
         for (_, below), (sums, _) in itertools.pairwise(of_layers):
             of_weights += [sums.T @ below, sums.sum(dim=0)]
         of_weights += [dz.flatten() @ of_layers[-1][1], dz.sum()]
-        return (None, d[..., : given.a.shape[-1]], dq, dp, dp_before, None, d_start, dz_start, *of_weights)
+        return (
+            None,
+            None,
+            d[..., : given.a.shape[-1]],
+            dq,
+            dp,
+            dp_before,
+            d_target,
+            d_pull,
+            None,
+            d_start,
+            dz_start,
+            *of_weights,
+        )
 
 
 def _hidden(weights: Sequence[Tensor]) -> list[int]:
@@ -139,19 +166,26 @@ class Stream:
     """Signals through the net block by block, in inference, from the field itself; the state stays inside.
 
     ``inputs`` (batch, 5, hidden) are the weights of H, D, H1, D1 and the bias of the first layer, ``scales``
-    (batch, 3) hold q, p and limit, ``state`` (batch, 4) M, H, D and z.
+    (batch, 8) hold q, p, limit, slope and height of the
+    anhysteretic curve, drag and softness of the pull towards it, gain, ``state`` (batch, 4) M, H, D and z.
     ``play(x, y, frames)`` takes the addresses of x and y (batch, frames), both contiguous float32.
     """
 
     def __init__(
-        self, library: ctypes.CDLL, inputs: Tensor, scales: Tensor, state: Tensor, weights: Sequence[Tensor]
+        self,
+        library: ctypes.CDLL,
+        inputs: Tensor,
+        scales: Tensor,
+        state: Tensor,
+        weights: Sequence[Tensor],
+        keep: float = 1.0,
     ) -> None:
         weights = [w.detach().contiguous() for w in weights]
         inputs, scales, state = (t.detach().contiguous() for t in (inputs, scales, state))
         self._library, self._shape = library, state.shape
         library.stn_open.restype = c_void_p
         opened = library.stn_open(
-            byref(_sizes(weights)), *(c_void_p(address(t)) for t in (inputs, scales, state)), len(state)
+            byref(_sizes(weights)), *(c_void_p(address(t)) for t in (inputs, scales, state)), c_float(keep), len(state)
         )
         self._stream = c_void_p(opened)
 

@@ -15,6 +15,7 @@ class Delayed(nn.Module):
     d is the delay of the wet signal at n; where the core has a latency, its output and d are late by as much.
     Without the last control (no controls, or only those of the core) it plays p, undelayed.
 
+    >>> import torch
     >>> from revox_lightning.models.recurrent import Recurrent
     >>> net = Delayed(Recurrent("gru", 64, skip=False, bias=False), DelayLine(8192))
     >>> x = torch.zeros(4, 1, 100)

@@ -8,7 +8,9 @@ from torch import Tensor, nn
 
 from revox_lightning.errors import UserError
 from revox_lightning.models.fir import FIR
-from revox_lightning.models.stn import STN, stn
+from revox_lightning.models.stn import STN
+
+_MEMORY_SAMPLES = 1024.0  # a fiftieth of a second: less than any warm-up, more than a period of the lowest tones
 
 
 class GreyBoxTape(nn.Module):
@@ -74,7 +76,6 @@ def greybox_tape(
 
     `playback_taps` and `lookahead_samples` are those of the linear filter that is loaded; `trainable`: it too.
     """
+    hysteresis = STN((size, size), channels, controls, _MEMORY_SAMPLES, drag=0.0)
     record, trim = (FIR(equaliser_taps, equaliser_taps // 2, channels, trainable=True) for _ in range(2))
-    return GreyBoxTape(
-        record, stn(size, channels, controls), trim, FIR(playback_taps, lookahead_samples, channels, trainable)
-    )
+    return GreyBoxTape(record, hysteresis, trim, FIR(playback_taps, lookahead_samples, channels, trainable))

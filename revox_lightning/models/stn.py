@@ -3,6 +3,7 @@
 import ctypes
 import functools
 import itertools
+import math
 from collections.abc import Sequence
 
 import torch
@@ -21,20 +22,24 @@ _MIDDLE = (0.5, 0.5, 0.5)  # of these, for a net without them
 _POLE = -0.75  # of the derivative
 _DERIVATIVE_TAPS = 64  # 0.75^64 is below what single precision resolves
 _STEP_SCALE = 2.0
+_LEAST_REVERSIBLE = 0.05  # so that the net is heard where nothing is
 
 
 class STN(nn.Module):
-    """Magnetisation by a small tanh net z: M[n] = M[n-1] + p (D[n] z[n] + D[n-1] z[n-1]).
+    """Magnetisation by a small tanh net: M[n] = M[n-1] + p (D[n] z[n] + D[n-1] z[n-1]).
 
-    z[n] = net(H[n], D[n], H[n-1], D[n-1], M[n-1]); x is the field H (in audio's full scale), y the magnetisation M, D
-    the derivative of H times the sample period, 1.75 (H[n] - H[n-1]) - 0.75 D[n-1], as in the solvers it replaces. Two
-    laws of the equation are built in: M moves only with the field (the net gives a slope, not a step), and the loop is
-    odd: all inputs are turned over where D is negative. |M| stays within the saturation. 5-4-4-1 has the 49
-    parameters of the published nets.
+    z[n] = net(H[n], D[n], H[n-1], D[n-1], M[n-1]) + `drag` max(gap, 0); x is the field H (in audio's full scale), y the
+    magnetisation M, D the derivative of H times the sample period, 1.75 (H[n] - H[n-1]) - 0.75 D[n-1], as in the
+    solvers it replaces. What is known of the equation is built in: M moves only with the field (the net gives a slope,
+    not a step); the loop is odd, so all inputs are turned over where D is negative; H is seen as the anhysteretic
+    magnetisation it aims at, and as long as M has a gap to go there, domain walls give way (the corner of the equation,
+    which no small smooth net has; `drag` 0 leaves it out); |M| stays within the saturation. The net learns the rest.
+    5-4-4-1 has the 49 parameters of the published nets.
 
     With three controls, drive, saturation and width (0 to 1), one net serves all settings: they scale field and
     magnetisation as in the equation (HysteresisProcessing of AnalogTapeModel), and the two numbers on which the
     scaled equation still depends are inputs. Any other number of controls enters as it is.
+    M fades over `memory_samples`: under an AC bias tape does not remember for ever, and an error cannot add up.
     The state is (batch, channels, 4): M, H, D and z. Raises UserError for a net without a hidden layer.
 
     >>> y, state = STN()(torch.zeros(4, 1, 100))
@@ -47,11 +52,19 @@ class STN(nn.Module):
     receptive_field = None
     latency_samples = 0
 
-    def __init__(self, hidden: Sequence[int] = (4, 4), channels: int = 1, controls: int = 0) -> None:
+    def __init__(
+        self,
+        hidden: Sequence[int] = (4, 4),
+        channels: int = 1,
+        controls: int = 0,
+        memory_samples: float = math.inf,
+        drag: float = 1.0,
+    ) -> None:
         super().__init__()
         if not hidden or min(hidden) < 1:
             raise UserError(f"model.hidden={list(hidden)}: give at least one hidden layer of at least one unit.")
         self.channels, self.controls = channels, controls
+        self._keep, self._drag = math.exp(-1 / memory_samples), drag
         conditions = 2 if controls == MACHINE_KNOBS else controls
         sizes = [5 + conditions, *hidden]
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(sizes))
@@ -77,21 +90,25 @@ class STN(nn.Module):
         m0, h0, d0, z0 = state.unbind(-1)  # (batch, channels)
         window = torch.cat([h0[..., None], x], dim=-1)
         d = torch.cat([d0[..., None], _derivative(window, d0)], dim=-1)
-        unit, of_m, per_step, limit, conditions = self._conditions(knobs, x)  # (batch, 1, 1 or time)
+        unit, (of_m, per_step, limit, slope, height, *_, gain), conditions = self._conditions(
+            knobs, x
+        )  # (batch, 1, 1 or time)
         turned = torch.where(d[..., 1:] >= 0, 1.0, -1.0)  # (batch, channels, time)
-        parts = [window[..., 1:] / unit, d[..., 1:] * (_STEP_SCALE / unit)]
-        parts += [window[..., :-1] / unit, d[..., :-1] * (_STEP_SCALE / unit)]
+        parts = [height * langevin(slope * window[..., 1:]), d[..., 1:] * (_STEP_SCALE / unit)]
+        parts += [height * langevin(slope * window[..., :-1]), d[..., :-1] * (_STEP_SCALE / unit)]
         inputs = [turned * part for part in parts]
         inputs += [condition.expand_as(x) for condition in conditions]
         first, *_ = self._hidden
         weight = torch.cat([first.weight[:, :4], first.weight[:, 5:]], dim=1)
         a = nn.functional.linear(torch.stack(inputs, dim=-1), weight, first.bias)  # (batch, channels, time, hidden)
         now, before = d[..., 1:] * per_step, d[..., :-1] * per_step
-        signals = (turned * of_m, now, before, limit.expand_as(x))
-        q, p, p_before, limit = (s.flatten(0, 1) for s in signals)
-        given = fused.Signals(a.flatten(0, 1), q, p, p_before, limit, m0.flatten(), z0.flatten())
+        pull = self._drag / (1 + d[..., 1:].abs() / (1.9 * COERCIVITY))
+        target, pull = pull * inputs[0], pull * turned * of_m
+        signals = (turned * of_m, now, before, gain.expand_as(x), target, pull, limit.expand_as(x))
+        q, p, p_before, gain, target, pull, limit = (s.flatten(0, 1) for s in signals)
+        given = fused.Signals(a.flatten(0, 1), q, p, p_before, gain, target, pull, limit, m0.flatten(), z0.flatten())
         play = fused.reference if library is None else functools.partial(fused.play, library)
-        m, z = play(given, self._weights())
+        m, z = play(given, self._weights(), keep=self._keep)
         m = m.view_as(x)
         return m, torch.stack([m[..., -1], x[..., -1], d[..., -1], z.view_as(m0)], dim=-1)
 
@@ -104,17 +121,17 @@ class STN(nn.Module):
         return y, stream.state.view_as(state)
 
     def _stream(self, library: ctypes.CDLL, x: Tensor, knobs: Tensor | None, state: Tensor) -> fused.Stream:
-        unit, of_m, per_step, limit, conditions = self._conditions(knobs, x)
+        unit, all_scales, conditions = self._conditions(knobs, x)
         first, *_ = self._hidden
-        scales = torch.cat([s.expand_as(x) for s in (of_m, per_step, limit)], dim=-1)  # (batch, channels, 3)
-        of_inputs = first.weight[:, :4] * first.weight.new_tensor([1.0, _STEP_SCALE, 1.0, _STEP_SCALE])
+        scales = torch.cat([scale.expand_as(x) for scale in all_scales], dim=-1)  # (batch, channels, 8)
         bias = first.bias.expand(*x.shape[:2], -1)
         if conditions:
             given = torch.cat([c.expand_as(x) for c in conditions], dim=-1)  # (batch, channels, conditions)
             bias = bias + given @ first.weight[:, 5:].T
-        of_inputs = (of_inputs.T / unit[..., None]).expand(*x.shape[:2], 4, -1)
+        units = torch.cat([torch.ones_like(unit), _STEP_SCALE / unit], dim=-1).repeat(1, 1, 2)
+        of_inputs = (units[..., None] * first.weight[:, :4].T).expand(*x.shape[:2], 4, -1)
         inputs = torch.cat([of_inputs, bias[..., None, :]], dim=-2).flatten(0, 1)
-        return fused.Stream(library, inputs, scales.flatten(0, 1), state.flatten(0, 1), self._weights())
+        return fused.Stream(library, inputs, scales.flatten(0, 1), state.flatten(0, 1), self._weights(), self._keep)
 
     def fused_stream(self, controls: Tensor | None = None) -> fused.Stream | None:
         """The compiled loop for one signal with the present weights; None where there is none."""
@@ -135,8 +152,11 @@ class STN(nn.Module):
         both = [part for layer in further for part in (layer.weight, layer.bias)]
         return [first.weight[:, 4], *both, self.output_layer.weight[0], self.output_layer.bias[0]]
 
-    def _conditions(self, knobs: Tensor | None, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, list[Tensor]]:
-        """Unit of the field, factors of M and of the step, saturation; each (batch or 1, 1, 1 or time). And inputs."""
+    def _conditions(self, knobs: Tensor | None, x: Tensor) -> tuple[Tensor, tuple[Tensor, ...], list[Tensor]]:
+        """Unit of the field; factors of M and of the step, saturation, slope and height of the curve, pull, gain; inputs.
+
+        Each (batch or 1, 1, 1 or time).
+        """
         if self.controls == MACHINE_KNOBS and knobs is not None:
             drive, saturation, width = knobs.to(x.dtype).clamp(0, 1)[:, :, None].unbind(1)  # (batch, 1, 1 or time)
         else:
@@ -144,16 +164,29 @@ class STN(nn.Module):
         limit = 0.5 + 1.5 * (1 - saturation)
         a = limit / (0.01 + 6 * drive)  # the field at which the anhysteretic curve bends
         largest = limit / (1 + 3 * a)  # about the magnetisation of a field of 1
+        reversible = torch.sqrt(1 - width) - 0.01
         conditions = []
         if self.controls == MACHINE_KNOBS:
-            conditions = [a / (a + COERCIVITY), torch.sqrt(1 - width) - 0.01]
+            conditions = [a / (a + COERCIVITY), reversible]
         elif knobs is not None:
             conditions = list(knobs.to(x.dtype)[:, :, None].unbind(1))
-        return a + COERCIVITY, 1 / largest, largest / (1.9 * COERCIVITY), limit, conditions
+        drag, soft = (torch.full_like(a, value) for value in (self._drag, 1 / (1.9 * COERCIVITY)))
+        gain = (_LEAST_REVERSIBLE + reversible) * COERCIVITY * limit / (3 * a * largest)  # slope of small signals
+        scales = 1 / largest, largest * soft, limit, 1 / a, limit / largest, drag, soft, gain
+        return a + COERCIVITY, scales, conditions
 
     @property
     def multiply_adds_per_sample(self) -> int:
         return sum(weight.numel() for weight in self.parameters() if weight.ndim == 2)
+
+
+def langevin(q: Tensor) -> Tensor:
+    """coth q - 1/q, the anhysteretic curve; a series near zero, where the closed form cancels."""
+    s = q * q
+    series = q * (1 / 3 + s * (-1 / 45 + s * (2 / 945 + s * (-1 / 4725 + s * (2 / 93555 - s * 2.1644e-6)))))
+    near = s < 0.36
+    away = torch.where(near, 1.0, q)  # no 0 / 0, whose gradient would reach all
+    return torch.where(near, series, 1 / torch.tanh(away) - 1 / away)
 
 
 def _derivative(window: Tensor, before: Tensor) -> Tensor:

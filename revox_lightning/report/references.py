@@ -14,7 +14,7 @@ from revox_lightning.errors import UserError
 from revox_lightning.metrics import EffectMetrics
 from revox_lightning.models.contract import Net
 from revox_lightning.models.fir import FIR
-from revox_lightning.system import score
+from revox_lightning.scorer import score
 
 
 @dataclasses.dataclass

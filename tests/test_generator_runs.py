@@ -1,0 +1,56 @@
+"""Generators of wow and flutter and of hiss from the command line: trained, compared, kept, resumed."""
+
+import json
+
+import pytest
+import torch
+
+from revox_lightning.commands import assemble, settings
+from revox_lightning.commands.training import train
+
+TINY = {
+    "wow_flutter_diffusion": [
+        "model.net.widths=[2,2,2,2]", "model.net.embedding=4", "model.steps=2", "system.segment_samples=512",
+        "data.source.seconds={train: 60, val: 20, test: 30}",
+    ],
+    "hiss_diffusion": [
+        "model.net.embedding=4", "model.steps=2", "system.segment_samples=8192", "system.hop_samples=8192",
+        "machine.oversampling=1", "data.source.seconds={train: 1, val: 0.5, test: 0.5}", "model.overlap_samples=100",
+    ],
+}  # fmt: skip
+
+
+def run(model, folder, *words, resume=False):
+    cfg = settings.composed(
+        [f"model={model}", *TINY[model], "logger=csv", "trainer=cpu", "system.lr_warmup_iterations=3", *words]
+    )
+    cfg.run_dir, cfg.data.cache_dir = str(folder), str(folder.parent / "cache")
+    return train(cfg, folder, resume)
+
+
+@pytest.mark.parametrize("model", TINY)
+def test_a_generator_stands_beside_its_plain_rival(model, tmp_path):
+    metrics = run(model, tmp_path / "run", "trainer.max_epochs=1")
+    assert metrics == json.loads((tmp_path / "run" / "metrics.json").read_text())
+    for name in ("std_db", "values", "increments", "spectrum_db"):
+        assert metrics[f"test/{name}"] >= 0 or name == "std_db"
+        assert f"test/{name}_rival" in metrics
+    assert metrics["test/values_rival"] < metrics["test/values"]  # after one epoch it can make nothing yet
+    assert (tmp_path / "run" / "audio" / "made.wav").exists() == (model == "hiss_diffusion")
+    net, _, _ = assemble.load_run(tmp_path / "run")
+    assert net.sample(50, torch.Generator().manual_seed(0)).isfinite().all()
+
+
+def test_a_run_that_goes_on_ends_as_one_that_was_never_interrupted(tmp_path):
+    model, words = "wow_flutter_diffusion", ["schedule=constant", "trainer.max_epochs=2"]
+    torch.manual_seed(0)
+    whole = run(model, tmp_path / "whole", *words)
+    run(model, tmp_path / "parted", "schedule=constant", "trainer.max_epochs=1")
+    (tmp_path / "parted" / "metrics.json").unlink()
+    again = run(model, tmp_path / "parted", *words, resume=True)
+    assert again["audio_seconds_trained"] == pytest.approx(whole["audio_seconds_trained"])
+    states = [
+        torch.load(tmp_path / name / "checkpoints" / "last.ckpt", weights_only=True) for name in ("whole", "parted")
+    ]
+    assert states[0]["average_steps"] == states[1]["average_steps"] > 0
+    assert states[0]["trained"].keys() == states[1]["trained"].keys()

@@ -1,0 +1,103 @@
+"""A machine of parts: trained one after another, put together, played from a seed."""
+
+import pytest
+import torch
+
+from revox_lightning import audio
+from revox_lightning.commands import assemble, hybrid, settings
+from revox_lightning.commands.render import render
+from revox_lightning.commands.training import train
+from revox_lightning.errors import UserError
+from revox_lightning.models.recurrent import Recurrent
+from revox_lightning.models.tape_hybrid import TapeHybrid
+from revox_lightning.runs import RunFolder
+
+SECONDS = {"train": 1.5, "val": 0.6, "test": 0.6}
+GENERATED = {"transport": {"train": 120.0, "val": 20.0, "test": 20.0}, "noise": {"train": 3.0, "val": 0.5, "test": 0.5}}
+
+
+def config(folder, cache, *words):
+    seconds = [f"data.source.seconds.{split}={value}" for split, value in SECONDS.items()]
+    quick = ["machine.oversampling=1", "parts.net=tape_gru", "parts.transport=gaussian", "logger=none", "trainer=cpu"]
+    cfg = settings.composed(["model=tape_hybrid", *quick, *seconds, "trainer.max_epochs=1", *words])
+    cfg.run_dir, cfg.data.cache_dir, cfg.linear_filter.taps = str(folder), str(cache), 64
+    return cfg
+
+
+@pytest.fixture(scope="module", autouse=True)
+def short_material():
+    """The parts choose their own data, which is longer than a test should take."""
+    composed = hybrid._composed
+
+    def shorter(cfg, part, model):
+        own = composed(cfg, part, model)
+        if part in GENERATED:
+            own.data.source.seconds = GENERATED[part]
+        return own
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(hybrid, "_composed", shorter)
+        yield
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    place = tmp_path_factory.mktemp("hybrid")
+    metrics = train(config(place / "run", place / "cache"), place / "run")
+    return place, metrics
+
+
+def rendered(place, name: str, *words: str) -> torch.Tensor:
+    render([f"run={place / 'run'}", str(place / "in.wav"), str(place / name), *words])
+    return audio.read(place / name)
+
+
+@pytest.fixture(scope="module")
+def place(trained):
+    tone = 0.2 * torch.sin(0.05 * torch.arange(30_000))
+    audio.write(trained[0] / "in.wav", torch.stack((tone, tone)), 44_100, "FLOAT")
+    return trained[0]
+
+
+def test_the_parts_are_kept_and_counted(trained):
+    place, metrics = trained
+    assert metrics["parameters"] == 12_929  # what is fitted in closed form has no parameters
+    assert metrics["net/test/esr"] == RunFolder(place / "run" / "parts" / "net").read_json("metrics.json")["test/esr"]
+    assert metrics["real_time_factor"] > 0
+
+
+def test_the_same_seed_gives_the_same_file_in_any_blocks(place):
+    a, b = rendered(place, "a.wav", "seed=1"), rendered(place, "b.wav", "seed=1", "block_samples=1000")
+    assert torch.equal(a, b)
+    assert (a - rendered(place, "c.wav", "seed=2")).abs().max() > 1e-4
+    assert (a[0] - a[1]).abs().max() > 1e-5  # each channel has a hiss of its own
+
+
+def test_what_is_scaled_to_nothing_is_not_there(place):
+    still = rendered(place, "d.wav", "wow_flutter=0", "hiss=0")
+    assert torch.equal(still[0], still[1])
+    net, _, _ = assemble.load_run(place / "run")
+    assert isinstance(net, TapeHybrid)
+    with torch.inference_mode():
+        alone, _ = net.net(torch.cat((torch.zeros(1024), audio.read(place / "in.wav")[0]))[None, None])
+    assert (alone[0, 0, 1024:] - still[0]).abs().max() < 1e-5
+
+
+def test_a_finished_part_is_not_trained_again(place):
+    best = RunFolder(place / "run" / "parts" / "net").best
+    before = best.stat().st_mtime_ns
+    (place / "run" / "metrics.json").unlink()
+    train(config(place / "run", place / "cache"), place / "run", resume=True)
+    assert best.stat().st_mtime_ns == before and (place / "run" / "metrics.json").exists()
+
+
+@pytest.mark.parametrize("word", ["hiss=-1", "wow_flutter=nan", "wow_flutter=much"])
+def test_scales_are_numbers_from_nothing_on(place, word):
+    with pytest.raises(UserError, match=word.split("=")[0]):
+        rendered(place, "e.wav", word)
+
+
+def test_other_nets_make_no_hiss(tmp_path, monkeypatch):
+    monkeypatch.setattr(assemble, "load_run", lambda *_: (Recurrent(), None, None))
+    with pytest.raises(UserError, match="hiss= is for machines"):
+        render(["run=x", "hiss=0.5", "in.wav", "out.wav"])
