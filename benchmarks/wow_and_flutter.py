@@ -17,15 +17,14 @@ import runs
 
 from revox_lightning.report import table
 
-MOVING = ["data.source.without=[azimuth]"]
-FOLLOWING = ["model=tape_delay_gru", *MOVING]
 # name: what stands in the table, the words of the train command
 ROWS = {
-    "still": ("GRU, transport standing still", ["model=tape_gru"]),
-    "told": ("GRU and delay line, told the delay", FOLLOWING),
-    "linear": ("the same, interpolating linearly", [*FOLLOWING, "model.line.interpolation=linear"]),
-    "demodulated": ("GRU, delay taken out of the targets", ["model=tape_gru", *MOVING, "data.trajectory=demodulate"]),
-    "ignored": ("GRU, only the mean delay taken out", ["model=tape_gru", *MOVING, "data.trajectory=constant"]),
+    "still": ("GRU, transport standing still", ["experiment=tape_still"]),
+    "told": ("GRU and delay line, told the delay", ["experiment=tape_moving"]),
+    "linear": ("the same, interpolating linearly", ["experiment=tape_moving", "model.line.interpolation=linear"]),
+    "lstm": ("LSTM and delay line, told the delay", ["experiment=tape_moving", "model.core.unit=lstm"]),
+    "demodulated": ("GRU, delay taken out of the targets", ["experiment=tape_demodulated"]),
+    "ignored": ("GRU, only the mean delay taken out", ["experiment=tape_ignored"]),
 }
 BUDGET = ["logger=csv", "trainer=cpu", "system.threads=1", "trainer.max_epochs=20"]
 

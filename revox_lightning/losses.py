@@ -31,12 +31,6 @@ def esr(y_hat: Tensor, y: Tensor) -> Tensor:
     return mse(y_hat, y) / (y.square().mean() + EPSILON)
 
 
-def relative_rms(y_hat: Tensor, y: Tensor) -> Tensor:
-    """Root of the error-to-signal ratio, mean over the items of a batch: quiet ones count as much as loud ones."""
-    error = torch.linalg.vector_norm(y_hat - y, dim=(1, 2))  # whose gradient at 0 is 0
-    return (error / (y.square().sum(dim=(1, 2)) + EPSILON * y[0].numel()).sqrt()).mean()
-
-
 def dc(y_hat: Tensor, y: Tensor) -> Tensor:
     """Squared difference of the means over time, relative to the target's power (Wright et al., DAFx 2019, eq. 10)."""
     return torch.mean((y.mean(dim=-1) - y_hat.mean(dim=-1)) ** 2) / (torch.mean(y**2) + EPSILON)
@@ -212,7 +206,6 @@ class Losses(nn.Module):
         super().__init__()
         known: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
             "esr": esr,
-            "relative_rms": relative_rms,
             "dc": dc,
             "esr_preemphasis": partial(esr_preemphasis, coefficient=preemphasis_coefficient),
             "esr_a_weighting": partial(esr_a_weighting, sample_rate_hz=sample_rate_hz),

@@ -7,6 +7,7 @@ import torch
 
 from revox_lightning.commands import assemble, settings
 from revox_lightning.commands.training import train
+from revox_lightning.errors import UserError
 
 TINY = {
     "wow_flutter_diffusion": [
@@ -37,7 +38,9 @@ def test_a_generator_stands_beside_its_plain_rival(model, tmp_path):
         assert f"test/{name}_rival" in metrics
     assert metrics["test/values_rival"] < metrics["test/values"]  # after one epoch it can make nothing yet
     assert (tmp_path / "run" / "audio" / "made.wav").exists() == (model == "hiss_diffusion")
-    net, _, _ = assemble.load_run(tmp_path / "run")
+    net, _, _ = assemble.load_run(tmp_path / "run", playing=False)
+    with pytest.raises(UserError, match="plays none"):
+        assemble.load_run(tmp_path / "run")
     assert net.sample(50, torch.Generator().manual_seed(0)).isfinite().all()
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from revox_lightning import audio
-from revox_lightning.commands import assemble, hybrid, settings
+from revox_lightning.commands import assemble, evaluate, hybrid, settings, show
 from revox_lightning.commands.render import render
 from revox_lightning.commands.training import train
 from revox_lightning.errors import UserError
@@ -95,6 +95,13 @@ def test_a_finished_part_is_not_trained_again(place):
 def test_scales_are_numbers_from_nothing_on(place, word):
     with pytest.raises(UserError, match=word.split("=")[0]):
         rendered(place, "e.wav", word)
+
+
+def test_what_does_not_fit_a_machine_of_parts_is_refused_in_a_sentence(place):
+    with pytest.raises(UserError, match="makes wow and flutter"):
+        evaluate.evaluate([f"run={place / 'run'}"])
+    with pytest.raises(UserError, match="put together of"):
+        show.show(config(place / "run", place / "cache"))
 
 
 def test_other_nets_make_no_hiss(tmp_path, monkeypatch):

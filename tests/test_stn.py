@@ -8,7 +8,7 @@ import torch
 
 from revox_lightning.errors import UserError
 from revox_lightning.kernels import backend, build
-from revox_lightning.models.stn import STN, stn
+from revox_lightning.models.stn import STN, langevin, stn
 from revox_lightning.stream import Streamer, stream
 
 needs_compiler = pytest.mark.skipif(backend.library("stn") is None, reason="no C++ compiler")
@@ -191,3 +191,12 @@ def test_drive_saturation_and_width_bend_the_loop():
 def test_a_net_needs_units(hidden):
     with pytest.raises(UserError, match="hidden"):
         STN(hidden)
+
+
+def test_the_anhysteretic_curve_is_exact_on_both_sides_of_where_its_series_ends():
+    q = torch.linspace(-30, 30, 2001, dtype=torch.float64, requires_grad=True)
+    exact = [1 / math.tanh(v) - 1 / v if v else 0.0 for v in q.tolist()]
+    y = langevin(q)
+    assert torch.allclose(y, torch.tensor(exact, dtype=torch.float64), atol=2e-9)
+    (slope,) = torch.autograd.grad(y.sum(), q)
+    assert slope.isfinite().all() and abs(slope.max() - 1 / 3) < 1e-9

@@ -278,7 +278,7 @@ def test_a_full_disk_while_metrics_are_written_is_one_sentence(command, recorded
     [
         (
             ["model=transformer"],
-            "there is no model=transformer: choose one of gru, lstm, lstm_linear, nam_wavenet, tcn, wavenet.",
+            f"there is no model=transformer: choose one of {', '.join(sorted([*MODELS, *_OTHERS]))}.",
         ),
         (["optim.learning_rate=1"], "there is no option optim.learning_rate"),
         (["optim.lr=fast"], "optim.lr='fast': expected a number"),

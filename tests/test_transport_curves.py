@@ -48,7 +48,7 @@ def test_the_data_module_takes_100_hz(tmp_path, caplog):
         cache_dir=str(tmp_path),
     )
     data.check()
-    assert not caplog.records
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
     batch = next(iter(data.train_dataloader()))
     assert batch["wet"].shape == (2, 1, 512) and torch.equal(batch["wet"], batch["dry"])
     assert len(list(data.segments("val"))) == 1

@@ -17,7 +17,6 @@ from revox_lightning.kernels import allocator, backend
 from revox_lightning.models.contract import Net
 from revox_lightning.models.each_channel import EachChannel
 from revox_lightning.models.fir import FIR
-from revox_lightning.models.greybox_tape import GreyBoxTape
 from revox_lightning.models.linear_start import LinearStart
 from revox_lightning.runs import RunFolder
 
@@ -175,7 +174,7 @@ def build_hybrid(cfg: DictConfig, parts: Mapping[str, Any]) -> Net:
 
 def fit_linear_start(net: Net, correlations: list[Correlations]) -> None:
     """Puts the least-squares filter of the training split into every net that starts from one."""
-    firs = [module.fir for module in net.modules() if isinstance(module, (LinearStart, GreyBoxTape))]
+    firs: list[Any] = [module.fir for module in net.modules() if hasattr(module, "fir")]
     taps = torch.stack([c.solve(firs[0].taps, firs[0].lookahead) for c in correlations])
     if len(firs) == 1:
         firs[0].load(taps)
@@ -220,13 +219,16 @@ def build_system(cfg: DictConfig, net: Net) -> System:
     )
 
 
-def load_run(path: str | Path, kernels: str | None = None) -> tuple[Net, DictConfig, RunFolder]:
+def load_run(path: str | Path, kernels: str | None = None, playing: bool = True) -> tuple[Net, DictConfig, RunFolder]:
     """A trained net with its best weights, its config and its folder: ``net, cfg, folder = load_run(path)``.
 
-    The run's ``kernels`` become those of this process, unless others are named.
+    The run's ``kernels`` become those of this process, unless others are named. Raises UserError where the net is to
+    be ``playing`` audio, and makes signals instead.
     """
     folder = RunFolder.existing(path)
     cfg = OmegaConf.create(folder.config())
+    if playing and cfg.task != "effect":
+        raise UserError(f"{path} was trained to make signals ({cfg.task}) and plays none: name a run of task effect.")
     cfg.kernels = cfg.kernels if kernels is None else kernels
     allocator.tune()
     backend.choose(cfg.kernels)

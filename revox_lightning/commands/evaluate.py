@@ -26,6 +26,11 @@ def evaluate(argv: list[str]) -> dict[str, Any]:
     if "run" not in named or words:
         raise UserError(f"evaluate needs a run: {USAGE}.")
     net, cfg, folder = assemble.load_run(named["run"], named.get("kernels"))
+    if cfg.get("parts"):
+        raise UserError(
+            f"{named['run']} makes wow and flutter and hiss of its own, which no recording can have: evaluate its net, "
+            f"run={named['run']}/parts/net, or compare data sheets with revox measure."
+        )
     other = [text for text in changes if text.split("=")[0] == "data" or text.startswith("data.")]
     report = [text for text in changes if text.startswith("report.")]
     unknown = [text for text in changes if text not in other + report]

@@ -93,7 +93,7 @@ def _trained(
     metrics = place.read_json("metrics.json")
     if not metrics:
         metrics = train_one(_composed(cfg, part, cfg.parts[part]), place.path, resume)
-    net, own, _ = assemble.load_run(place.path)
+    net, own, _ = assemble.load_run(place.path, playing=False)
     if isinstance(net, EachChannel):
         raise UserError(f"{place.path} was trained on stereo, and each part is for one channel: set data.channels=mix.")
     return OmegaConf.create({name: own[name] for name in _BUILT_BY if name in own}), net, metrics  # type: ignore

@@ -9,6 +9,7 @@ import torch
 from omegaconf import DictConfig
 
 from revox_lightning.commands import assemble
+from revox_lightning.errors import UserError
 from revox_lightning.kernels import backend
 from revox_lightning.models.contract import Net
 from revox_lightning.stream import stream
@@ -16,6 +17,8 @@ from revox_lightning.stream import stream
 
 def show(cfg: DictConfig) -> dict[str, Any]:
     """Prints the layers, parameters, receptive field, multiply-adds per sample and the measured real-time factor."""
+    if cfg.get("parts"):
+        raise UserError(f"{cfg.name} is put together of {', '.join(cfg.parts.values())}: show those with model=NAME.")
     backend.choose(cfg.kernels)
     assemble.build_source(cfg)
     cfg.audio_channels = cfg.model.get("channels", 1)

@@ -2,9 +2,9 @@
 //
 // What does not depend on the magnetisation is given: rows `a` (batch, frames, width of the first layer) of sums from
 // the other inputs. One step is  m = keep M + p' z'  with the slope z' before,  h1 = tanh(a + q m w),
-// h2 = tanh(W2 h1 + b2), ...,  z = gain (head . h + bias) + max(target - pull m, 0),  and M = m + p z, kept within +-limit.
-// Lanes are units of a layer; a few columns of the batch go side by side, so that the processor always has something
-// to do while one of them waits.
+// h2 = tanh(W2 h1 + b2), ...,  y = gain (head . h + bias),  z = y + max(target - pull m - lag y, 0),  and M = m + p z,
+// kept within +-limit. Lanes are units of a layer; a few columns of the batch go side by side, so that the processor always has
+// something to do while one of them waits.
 #include <algorithm>
 #include <type_traits>
 
@@ -13,7 +13,7 @@
 // The signals of all columns: (batch, frames), but a (batch, frames, width), h (batch, frames, kept), start and
 // z_start (batch).
 struct Signals {
-    const float *a, *q, *p, *p_before, *gain, *target, *pull, *limit, *start, *z_start;
+    const float *a, *q, *p, *p_before, *gain, *target, *pull, *lag, *limit, *start, *z_start;
     float *m, *z, *h;
     int batch, frames;
     float keep;
@@ -38,7 +38,8 @@ static void forward_columns(const Net& net, const Signals& s, int first) {
         layers_on<C>(net, h, z);
         for (int c = 0; c < C; c++) {
             const size_t at = size_t(first + c) * s.frames + t;
-            s.z[at] = z_before[c] = s.gain[at] * z[c] + positive(s.target[at] - s.pull[at] * m[c]);
+            const float y = s.gain[at] * z[c];
+            s.z[at] = z_before[c] = y + positive(s.target[at] - s.pull[at] * m[c] - s.lag[at] * y);
             s.m[at] = m[c] = within(m[c] + s.p[at] * z_before[c], s.limit[at]);
         }
     }
@@ -47,7 +48,7 @@ static void forward_columns(const Net& net, const Signals& s, int first) {
 // dm, dz_end: gradients of m and of the last z; d: of the sums of all layers, laid out like h; dz: of the net's output.
 struct Gradients {
     const float *dm, *dz_end;
-    float *d, *dq, *dp, *dp_before, *d_gain, *d_target, *d_pull, *dz, *d_start, *dz_start;
+    float *d, *dq, *dp, *dp_before, *d_gain, *d_target, *d_pull, *d_lag, *dz, *d_start, *dz_start;
 };
 
 static void backward_column(const Net& net, const Signals& s, const Gradients& g, int column) {
@@ -60,8 +61,11 @@ static void backward_column(const Net& net, const Signals& s, const Gradients& g
         float* d = g.d + at * net.kept;
         const bool free = s.m[at] < s.limit[at] && s.m[at] > -s.limit[at];
         const float dm = free ? carried + g.dm[at] : 0.0f, dz_all = dm * s.p[at] + owed;
-        const float gap = s.target[at] - s.pull[at] * m, drawn = gap > 0 ? dz_all : 0.0f, dz = dz_all * s.gain[at];
-        g.d_gain[at] = dz_all * (s.z[at] - positive(gap)) / s.gain[at];
+        // z = y where nothing is drawn; else z - y = rest - lag y
+        const float rest = s.target[at] - s.pull[at] * m, y = std::min(s.z[at], (s.z[at] - rest) / (1.0f - s.lag[at]));
+        const float drawn = s.z[at] > y ? dz_all : 0.0f, dy = dz_all - drawn * s.lag[at], dz = dy * s.gain[at];
+        g.d_gain[at] = dy * y / s.gain[at];
+        g.d_lag[at] = -drawn * y;
         g.dp[at] = dm * s.z[at];
         g.d_target[at] = drawn;
         g.d_pull[at] = -drawn * m;
@@ -167,7 +171,8 @@ static void play_columns(
         layers_on<C>(net, h, z);
         for (int c = 0; c < C; c++) {
             const Scales& scale = scales[first + c];
-            z1[c] = scale.gain * z[c] + pull[c] * positive(turned[c] * (bent1[c] - scale.q * m[c]));
+            const float slope = scale.gain * z[c], lag = scale.drag - pull[c];
+            z1[c] = slope + positive(pull[c] * turned[c] * (bent1[c] - scale.q * m[c]) - lag * slope);
             y[size_t(first + c) * frames + t] = m[c] = within(m[c] + step[c] * z1[c], scale.limit);
         }
     }

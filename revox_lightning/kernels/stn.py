@@ -15,7 +15,7 @@ from torch.autograd.function import once_differentiable
 from revox_lightning.kernels import backend
 from revox_lightning.kernels.pointers import address, addresses
 
-_SIGNALS = ("a", "q", "p", "p_before", "gain", "target", "pull", "limit", "start", "z_start", "m", "z", "h")
+_SIGNALS = ("a", "q", "p", "p_before", "gain", "target", "pull", "lag", "limit", "start", "z_start", "m", "z", "h")
 
 
 class _Sizes(ctypes.Structure):
@@ -31,16 +31,17 @@ class _Signals(ctypes.Structure):
 
 class _Gradients(ctypes.Structure):
     _fields_ = tuple((name, c_void_p) for name in (
-        "dm", "dz_end", "d", "dq", "dp", "dp_before", "d_gain", "d_target", "d_pull", "dz", "d_start", "dz_start",
+        "dm", "dz_end", "d", "dq", "dp", "dp_before", "d_gain", "d_target", "d_pull", "d_lag", "dz", "d_start",
+        "dz_start",
     ))  # fmt: skip
 
 
 class Signals(NamedTuple):
     """What a net is driven by: ``a`` (batch, time, hidden), ``start, z_start`` (batch,), the rest (batch, time).
 
-    Each step is ``m' = keep m + p_before z'`` with the z before, ``h = tanh(a + q m' w)``, further tanh layers, ``z =
-    gain (head h + bias) + max(target - pull m', 0)``, and ``m = m' + p z`` kept within ``limit``. ``start`` and ``z_start``
-    are m and z before the first step.
+    Each step is ``m' = keep m + p_before z'`` with the z before, ``h = tanh(a + q m' w)``, further tanh layers, ``y =
+    gain (head h + bias)``, ``z = y + max(target - pull m' - lag y, 0)``, and ``m = m' + p z`` kept within ``limit``.
+    ``start`` and ``z_start`` are m and z before the first step.
     """
 
     a: Tensor
@@ -50,6 +51,7 @@ class Signals(NamedTuple):
     gain: Tensor
     target: Tensor
     pull: Tensor
+    lag: Tensor
     limit: Tensor
     start: Tensor
     z_start: Tensor
@@ -60,7 +62,7 @@ def reference(signals: Signals, weights: Sequence[Tensor], keep: float = 1.0) ->
 
     ``weights``: from m to the first layer (hidden,), W and b of each further layer, head (hidden,), bias ().
     """
-    a, q, p, p_before, gain, target, pull, limit, m, z = signals
+    a, q, p, p_before, gain, target, pull, lag, limit, m, z = signals
     from_m, *further, head, bias = weights
     out = []
     for n in range(a.shape[1]):
@@ -68,7 +70,8 @@ def reference(signals: Signals, weights: Sequence[Tensor], keep: float = 1.0) ->
         h = torch.tanh(a[:, n] + (q[:, n] * m)[:, None] * from_m)
         for w, b in zip(further[::2], further[1::2], strict=True):
             h = torch.tanh(torch.nn.functional.linear(h, w, b))
-        z = gain[:, n] * (h @ head + bias) + torch.relu(target[:, n] - pull[:, n] * m)
+        y = gain[:, n] * (h @ head + bias)
+        z = y + torch.relu(target[:, n] - pull[:, n] * m - lag[:, n] * y)
         m = torch.minimum(torch.maximum(m + p[:, n] * z, -limit[:, n]), limit[:, n])
         out.append(m)
     return torch.stack(out, dim=1), z
@@ -101,7 +104,7 @@ class _Play(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, library: ctypes.CDLL, keep: float, *tensors: Tensor) -> tuple[Tensor, Tensor]:
         tensors = tuple(t.contiguous() for t in tensors)
-        given, weights = Signals(*tensors[:10]), tensors[10:]
+        given, weights = Signals(*tensors[:11]), tensors[11:]
         m, z = torch.empty_like(given.q), torch.empty_like(given.q)
         kept = sum(_padded(library, units) for units in _hidden(weights))
         h = m.new_empty(*m.shape, kept) if any(ctx.needs_input_grad) else None
@@ -118,15 +121,13 @@ class _Play(torch.autograd.Function):
         ctx: Any, dm: Tensor, dz_end: Tensor
     ) -> tuple[Tensor | None, ...]:
         m, z, h, *tensors = ctx.saved_tensors
-        given, weights = Signals(*tensors[:10]), tensors[10:]
-        d, (dq, dp, dp_before, d_gain, d_target, d_pull, dz) = (
-            torch.empty_like(h),
-            (torch.empty_like(m) for _ in range(7)),
-        )
+        given, weights = Signals(*tensors[:11]), tensors[11:]
+        d, dz = torch.empty_like(h), torch.empty_like(m)
+        of_signals = [torch.empty_like(m) for _ in range(7)]  # q to lag
         d_start, dz_start = torch.empty_like(given.start), torch.empty_like(given.start)
         dm, dz_end = dm.contiguous(), dz_end.contiguous()
         signals = _Signals(*map(address, (*given, m, z, h)), *m.shape, ctx.keep)
-        places = (dm, dz_end, d, dq, dp, dp_before, d_gain, d_target, d_pull, dz, d_start, dz_start)
+        places = (dm, dz_end, d, *of_signals, dz, d_start, dz_start)
         gradients = _Gradients(*map(address, places))
         ctx.library.stn_backward(byref(_sizes(weights)), byref(signals), byref(gradients), ctx.threads)
         m_before, z_before = (
@@ -141,20 +142,7 @@ class _Play(torch.autograd.Function):
         for (_, below), (sums, _) in itertools.pairwise(of_layers):
             of_weights += [sums.T @ below, sums.sum(dim=0)]
         of_weights += [dz.flatten() @ of_layers[-1][1], dz.sum()]
-        return (
-            None,
-            None,
-            d[..., : given.a.shape[-1]],
-            dq,
-            dp,
-            dp_before,
-            d_target,
-            d_pull,
-            None,
-            d_start,
-            dz_start,
-            *of_weights,
-        )
+        return (None, None, d[..., : given.a.shape[-1]], *of_signals, None, d_start, dz_start, *of_weights)
 
 
 def _hidden(weights: Sequence[Tensor]) -> list[int]:

@@ -103,10 +103,9 @@ class STN(nn.Module):
         a = nn.functional.linear(torch.stack(inputs, dim=-1), weight, first.bias)  # (batch, channels, time, hidden)
         now, before = d[..., 1:] * per_step, d[..., :-1] * per_step
         pull = self._drag / (1 + d[..., 1:].abs() / (1.9 * COERCIVITY))
-        target, pull = pull * inputs[0], pull * turned * of_m
-        signals = (turned * of_m, now, before, gain.expand_as(x), target, pull, limit.expand_as(x))
-        q, p, p_before, gain, target, pull, limit = (s.flatten(0, 1) for s in signals)
-        given = fused.Signals(a.flatten(0, 1), q, p, p_before, gain, target, pull, limit, m0.flatten(), z0.flatten())
+        q = turned * of_m
+        signals = (q, now, before, gain.expand_as(x), pull * inputs[0], pull * q, self._drag - pull, limit.expand_as(x))
+        given = fused.Signals(*(s.flatten(0, 1) for s in (a, *signals, m0, z0)))
         play = fused.reference if library is None else functools.partial(fused.play, library)
         m, z = play(given, self._weights(), keep=self._keep)
         m = m.view_as(x)
@@ -153,7 +152,7 @@ class STN(nn.Module):
         return [first.weight[:, 4], *both, self.output_layer.weight[0], self.output_layer.bias[0]]
 
     def _conditions(self, knobs: Tensor | None, x: Tensor) -> tuple[Tensor, tuple[Tensor, ...], list[Tensor]]:
-        """Unit of the field; factors of M and of the step, saturation, slope and height of the curve, pull, gain; inputs.
+        """Unit of the field; the kernel's scales (factors of M and of the step, saturation, ...); further inputs.
 
         Each (batch or 1, 1, 1 or time).
         """

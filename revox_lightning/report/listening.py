@@ -34,7 +34,7 @@ class Listening:
             self._parts = []
         room = self._keep - sum(part.shape[-1] for part in self._parts)
         self._parts.append(y_hat[:, : max(room, 0)])
-        if meta["last"]:
+        if meta["last"] and self._keep:  # report.audio_seconds=0: nothing is kept
             self._write(self._takes[meta["take"]], torch.cat(self._parts, -1))
 
     def _write(self, take: Any, y_hat: Tensor) -> None:
