@@ -10,7 +10,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from revox_lightning.errors import UserError
 from revox_lightning.metrics import EffectMetrics
@@ -69,14 +69,30 @@ class System(pl.LightningModule):
         """Whether validation takes batches like those of training instead of whole takes in chunks."""
         return hasattr(self.objective, "validate")
 
+    @property
+    def rounds(self) -> tuple[str, ...]:
+        """Who learns from a batch, one after another: the net, and critics of the objective before it."""
+        return getattr(self.objective, "rounds", ("net",))
+
+    def _learners(self) -> list[nn.Module]:
+        return [self.net if name == "net" else getattr(self.objective, name) for name in self.rounds]  # type: ignore
+
     def configure_optimizers(self) -> Any:
-        try:
-            optimizer = self._make_optimizer([p for p in self.net.parameters() if p.requires_grad], **self._fused())
-        except ValueError as error:
-            raise UserError(f"optim: {error}.") from error
-        if self._make_scheduler is None:
-            return {"optimizer": optimizer}
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self._make_scheduler(optimizer)}}
+        made = []
+        for learner in self._learners():
+            try:
+                optimizer = self._make_optimizer([p for p in learner.parameters() if p.requires_grad], **self._fused())
+            except ValueError as error:
+                raise UserError(f"optim: {error}.") from error
+            how = (
+                {} if self._make_scheduler is None else {"lr_scheduler": {"scheduler": self._make_scheduler(optimizer)}}
+            )
+            made.append({"optimizer": optimizer} | how)
+        return made
+
+    def _schedulers(self) -> list[Any]:
+        found: Any = self.lr_schedulers()
+        return found if isinstance(found, list) else [] if found is None else [found]
 
     def _fused(self) -> dict[str, bool]:
         """One kernel for all weights where the optimiser has one: with many small ones half a step goes into Python.
@@ -93,9 +109,10 @@ class System(pl.LightningModule):
 
     def on_train_start(self) -> None:
         """A run that goes on with another number of epochs goes on along the cosine of that length."""
-        scheduler: Any = self.lr_schedulers()
         wanted: Any = getattr(self._make_scheduler, "keywords", {}).get("T_max")
-        if wanted is not None and scheduler.T_max != wanted:
+        for scheduler in self._schedulers():
+            if wanted is None or scheduler.T_max == wanted:
+                continue
             scheduler.T_max = wanted
             fall = (1 + math.cos(math.pi * scheduler.last_epoch / wanted)) / 2
             for group, base in zip(scheduler.optimizer.param_groups, scheduler.base_lrs, strict=True):
@@ -107,17 +124,22 @@ class System(pl.LightningModule):
         self._segments = 0
 
     def training_step(self, batch: dict[str, Any], batch_index: int) -> None:
-        optimizer: Any = self.optimizers()
         size, _, frames = batch["dry"].shape
         share = size / len(range(self._warmup, frames, self._hop))
-        for terms, total in self._hops(batch):
-            if not math.isfinite(total.item()):
-                self._stop("loss", total.item())
-            optimizer.zero_grad()
-            self.manual_backward(total)
-            self._step(optimizer)
-            for name, value in (terms | {"loss": total}).items():
-                self._sums[name] = self._sums.get(name, 0.0) + share * value.detach()
+        optimizers: Any = self.optimizers(use_pl_optimizer=True)
+        optimizers = optimizers if isinstance(optimizers, list) else [optimizers]
+        for round, optimizer in zip(self.rounds, optimizers, strict=True):
+            if len(optimizers) > 1:  # what does not learn now has no gradient
+                for learner, name in zip(self._learners(), self.rounds, strict=True):
+                    learner.requires_grad_(name == round)
+            for terms, total in self._hops(batch, {"round": round} if len(optimizers) > 1 else {}):
+                if not math.isfinite(total.item()):
+                    self._stop("loss", total.item())
+                optimizer.zero_grad()
+                self.manual_backward(total)
+                self._step(optimizer, round)
+                for name, value in (terms | ({"loss": total} if round == "net" else {})).items():
+                    self._sums[name] = self._sums.get(name, 0.0) + share * value.detach()
         self._segments += size
         self.audio_seconds_trained += size * (frames - self._warmup) / self.sample_rate_hz
         now = time.monotonic()
@@ -127,18 +149,19 @@ class System(pl.LightningModule):
             means = {f"train/{name}": value / self._segments for name, value in self._sums.items()}
             self.log_dict(means, on_step=False, on_epoch=True, batch_size=1)
 
-    def _step(self, optimizer: Any) -> None:
-        share = min((self.trainer.global_step + 1) / self._lr_warmup, 1.0) if self._lr_warmup else 1.0
+    def _step(self, optimizer: Any, round: str) -> None:
+        steps = self.trainer.global_step // len(self.rounds) + 1  # it counts those of all optimisers
+        share = min(steps / self._lr_warmup, 1.0) if self._lr_warmup else 1.0
         rates = [group["lr"] for group in optimizer.param_groups]
         for group, rate in zip(optimizer.param_groups, rates, strict=True):
             group["lr"] = share * rate
         optimizer.step()
         for group, rate in zip(optimizer.param_groups, rates, strict=True):
             group["lr"] = rate
-        if self._average is not None:
+        if self._average is not None and round == "net":
             self._average.update()
 
-    def _hops(self, batch: dict[str, Any]) -> Iterable[tuple[dict[str, Tensor], Tensor]]:
+    def _hops(self, batch: dict[str, Any], how: dict[str, str]) -> Iterable[tuple[dict[str, Tensor], Tensor]]:
         frames, state, start = batch["dry"].shape[-1], None, 0
         if not self._warmup_gradient and self._warmup:
             with torch.no_grad():
@@ -154,7 +177,7 @@ class System(pl.LightningModule):
                 "wet": batch["wet"][..., begin - latency : end - latency],
                 "controls": _during(batch["controls"], start, end),
             }
-            terms, state = self.objective(self.net, hop, state)
+            terms, state = self.objective(self.net, hop, state, **how)
             yield terms, self.objective.total(terms)
             state, start = detach(state), end
 
@@ -177,9 +200,9 @@ class System(pl.LightningModule):
             torch.nn.utils.clip_grads_with_norm_(weights, self._clip_norm, norm)
 
     def on_train_epoch_end(self) -> None:
-        scheduler: Any = self.lr_schedulers()
-        if scheduler is not None and not isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
-            scheduler.step()
+        for scheduler in self._schedulers():
+            if not isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
+                scheduler.step()
 
     def on_validation_epoch_start(self) -> None:
         if self._average is not None:
@@ -208,9 +231,9 @@ class System(pl.LightningModule):
         if self._monitor not in results:
             raise UserError(f"monitor={self._monitor} is not measured: choose one of {', '.join(sorted(results))}.")
         self.log_dict(results, batch_size=1)
-        scheduler: Any = self.lr_schedulers()
-        if isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
-            scheduler.step(results[self._monitor])
+        for scheduler in self._schedulers():
+            if isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
+                scheduler.step(results[self._monitor])
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["counters"] = {"audio_seconds": self.audio_seconds_trained, "train_seconds": self.train_seconds}

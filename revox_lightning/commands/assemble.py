@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from hydra.errors import InstantiationException
-from hydra.utils import instantiate
+from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from revox_lightning.commands import settings
@@ -205,7 +206,7 @@ def build_system(cfg: DictConfig, net: Net) -> System:
     how = cfg.system
     return System(
         net,
-        build(cfg.objective, **({"losses": losses} if cfg.task == "effect" else {})),
+        build(cfg.objective, **({"losses": losses} if _takes_losses(cfg.objective) else {})),
         build(cfg.optim.optimizer),
         build(cfg.optim.scheduler) if cfg.optim.get("scheduler") else None,
         sample_rate_hz=cfg.data.sample_rate_hz,
@@ -217,6 +218,12 @@ def build_system(cfg: DictConfig, net: Net) -> System:
         ema=how.get("ema"),
         monitor=cfg.monitor,
     )
+
+
+def _takes_losses(objective: DictConfig) -> bool:
+    """Whether an objective weighs the terms of ``loss``; others have losses of their own."""
+    target = str(objective.get("_target_"))
+    return target.startswith(_ALLOWED) and "losses" in inspect.signature(get_class(target)).parameters
 
 
 def load_run(path: str | Path, kernels: str | None = None, playing: bool = True) -> tuple[Net, DictConfig, RunFolder]:
