@@ -126,7 +126,7 @@ def test_repeating_gives_the_same_bits(monkeypatch):
         assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
 
 
-@pytest.mark.parametrize("bytes_", [16, 64])
+@pytest.mark.parametrize("bytes_", [16, pytest.param(64, marks=pytest.mark.slow)])
 def test_other_vector_widths_compute_the_same(bytes_, monkeypatch, tmp_path):
     monkeypatch.setenv(build.MORE, f"-DREVOX_VECTOR_BYTES={bytes_} -Wno-psabi")
     monkeypatch.setenv(build.FOLDER, str(tmp_path))

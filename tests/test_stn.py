@@ -153,7 +153,7 @@ def test_threads_change_nothing(monkeypatch):
 
 
 @needs_compiler
-@pytest.mark.parametrize("bytes_", [16, 64])
+@pytest.mark.parametrize("bytes_", [16, pytest.param(64, marks=pytest.mark.slow)])
 def test_other_vector_widths_compute_the_same(bytes_, monkeypatch, tmp_path):
     net, x, knobs, state = case((9, 5), 6, 40, 3)
     exact = outcome(copy.deepcopy(net).double(), *doubled(x, knobs, state), "torch")
