@@ -3,8 +3,8 @@
 // What does not depend on the magnetisation is given: rows `a` (batch, frames, width of the first layer) of sums from
 // the other inputs. One step is  m = keep M + p' z'  with the slope z' before,  h1 = tanh(a + q m w),
 // h2 = tanh(W2 h1 + b2), ...,  y = gain (head . h + bias),  z = y + max(target - pull m - lag y, 0),  and M = m + p z,
-// kept within +-limit. Lanes are units of a layer; a few columns of the batch go side by side, so that the processor always has
-// something to do while one of them waits.
+// kept within +-limit. Lanes are units of a layer; a few columns of the batch go side by side, so that the processor
+// always has something to do while one of them waits.
 #include <algorithm>
 #include <type_traits>
 

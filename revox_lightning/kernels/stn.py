@@ -154,8 +154,8 @@ class Stream:
     """Signals through the net block by block, in inference, from the field itself; the state stays inside.
 
     ``inputs`` (batch, 5, hidden) are the weights of H, D, H1, D1 and the bias of the first layer, ``scales``
-    (batch, 8) hold q, p, limit, slope and height of the
-    anhysteretic curve, drag and softness of the pull towards it, gain, ``state`` (batch, 4) M, H, D and z.
+    (batch, 8) hold q, p, limit, slope and height of the anhysteretic curve, drag and softness of the pull towards it,
+    gain, ``state`` (batch, 4) M, H, D and z.
     ``play(x, y, frames)`` takes the addresses of x and y (batch, frames), both contiguous float32.
     """
 
