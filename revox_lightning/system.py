@@ -128,18 +128,21 @@ class System(pl.LightningModule):
         share = size / len(range(self._warmup, frames, self._hop))
         optimizers: Any = self.optimizers(use_pl_optimizer=True)
         optimizers = optimizers if isinstance(optimizers, list) else [optimizers]
+        steps = self.trainer.global_step // len(optimizers)  # it counts those of all optimisers
         for round, optimizer in zip(self.rounds, optimizers, strict=True):
             if len(optimizers) > 1:  # what does not learn now has no gradient
-                for learner, name in zip(self._learners(), self.rounds, strict=True):
-                    learner.requires_grad_(name == round)
-            for terms, total in self._hops(batch, {"round": round} if len(optimizers) > 1 else {}):
+                self.toggle_optimizer(optimizer)
+            hops = self._hops(batch, {"round": round} if len(optimizers) > 1 else {})
+            for step, (terms, total) in enumerate(hops, steps + 1):
                 if not math.isfinite(total.item()):
                     self._stop("loss", total.item())
                 optimizer.zero_grad()
                 self.manual_backward(total)
-                self._step(optimizer, round)
+                self._step(optimizer, round, step)
                 for name, value in (terms | ({"loss": total} if round == "net" else {})).items():
                     self._sums[name] = self._sums.get(name, 0.0) + share * value.detach()
+            if len(optimizers) > 1:
+                self.untoggle_optimizer(optimizer)
         self._segments += size
         self.audio_seconds_trained += size * (frames - self._warmup) / self.sample_rate_hz
         now = time.monotonic()
@@ -149,9 +152,8 @@ class System(pl.LightningModule):
             means = {f"train/{name}": value / self._segments for name, value in self._sums.items()}
             self.log_dict(means, on_step=False, on_epoch=True, batch_size=1)
 
-    def _step(self, optimizer: Any, round: str) -> None:
-        steps = self.trainer.global_step // len(self.rounds) + 1  # it counts those of all optimisers
-        share = min(steps / self._lr_warmup, 1.0) if self._lr_warmup else 1.0
+    def _step(self, optimizer: Any, round: str, step: int) -> None:
+        share = min(step / self._lr_warmup, 1.0) if self._lr_warmup else 1.0
         rates = [group["lr"] for group in optimizer.param_groups]
         for group, rate in zip(optimizer.param_groups, rates, strict=True):
             group["lr"] = share * rate

@@ -1,12 +1,16 @@
 """A net against critics: who learns when, by what, and that an interruption changes nothing."""
 
+from functools import partial
+
 import pytest
+import pytorch_lightning as pl
 import torch
 from torch import nn
 
 from revox_lightning.models.recurrent import Recurrent
 from revox_lightning.objectives.adversarial import Adversarial, hinge
 from revox_lightning.runs import read_checkpoint
+from revox_lightning.system import System
 
 torch.set_num_threads(1)
 
@@ -112,3 +116,39 @@ def test_a_net_does_what_its_critics_like():
         objective.total(objective(net, BATCH, None, "net")[0]).backward()
         optimizer.step()
     assert net(BATCH["dry"])[0].mean().item() > before + 0.1
+
+
+class Traced(System):
+    """Notes, at each step of each optimiser, its learning rate and which weights want a gradient."""
+
+    def _step(self, optimizer, round, step):
+        self.now = round
+        super()._step(optimizer, round, step)
+
+    def on_before_optimizer_step(self, optimizer):
+        wanting = {name for name, weight in self.named_parameters() if weight.requires_grad}
+        self.seen.append((self.now, round(1000 * optimizer.param_groups[0]["lr"]), wanting))
+
+
+@pytest.mark.filterwarnings("ignore:.*does not have many workers.*", "ignore:.*LeafSpec.*")
+@pytest.mark.filterwarnings("ignore:.*no `val_dataloader`.*", "ignore:.*You defined a `validation_step`.*")
+def test_each_optimiser_warms_up_by_its_own_steps_and_what_is_frozen_stays_so():
+    net = Constant()
+    net.frozen, net.latency_samples = nn.Parameter(torch.tensor(1.0), requires_grad=False), 0
+    system = Traced(
+        net, Adversarial(Mean()), partial(torch.optim.Adam, lr=0.006), sample_rate_hz=8000, warmup_samples=2,
+        hop_samples=2, lr_warmup_iterations=6,
+    )  # fmt: skip
+    system.seen = []
+    batch = {"dry": torch.zeros(2, 1, 8), "wet": torch.full((2, 1, 8), 0.5), "controls": torch.zeros(2, 0)}
+    trainer = pl.Trainer(
+        accelerator="cpu", max_epochs=1, logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False,
+    )  # fmt: skip
+    trainer.fit(system, torch.utils.data.DataLoader([batch, batch], batch_size=None))
+    for name, weight in (("critics", "objective.critics.weight"), ("net", "net.value")):
+        seen = [(rate, wanting) for now, rate, wanting in system.seen if now == name]
+        assert [rate for rate, _ in seen] == [1, 2, 3, 4, 5, 6]
+        assert all(wanting == {weight} for _, wanting in seen)
+    assert not net.frozen.requires_grad and net.frozen.grad is None
+    assert system.objective.critics.weight.requires_grad
