@@ -191,6 +191,7 @@ def test_threads_change_nothing(training, growth):
         assert max(error(a, b) for a, b in zip(other, results[0], strict=True)) < 1e-6
 
 
+@pytest.mark.slow
 def test_repeating_gives_the_same_bits():
     net = built(True, width=4, blocks=2)
     x, _, state = played(net, 2, 300)

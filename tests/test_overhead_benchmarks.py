@@ -20,6 +20,7 @@ def rows(script, path, *words):
     return found, done.stdout
 
 
+@pytest.mark.slow
 def test_an_epoch_stands_beside_the_bare_loop(tmp_path):
     (row,), printed = rows("overhead", tmp_path / "a.json", "--jobs", "lstm")
     assert row["rounds"] == 2 and row["unit"] == "s / epoch" and row["threads"] == 1
