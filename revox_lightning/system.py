@@ -126,7 +126,7 @@ class System(pl.LightningModule):
     def training_step(self, batch: dict[str, Any], batch_index: int) -> None:
         size, _, frames = batch["dry"].shape
         share = size / len(range(self._warmup, frames, self._hop))
-        optimizers: Any = self.optimizers(use_pl_optimizer=True)
+        optimizers: Any = self.optimizers()
         optimizers = optimizers if isinstance(optimizers, list) else [optimizers]
         steps = self.trainer.global_step // len(optimizers)  # it counts those of all optimisers
         for round, optimizer in zip(self.rounds, optimizers, strict=True):

@@ -91,7 +91,7 @@ def test_a_finished_part_is_not_trained_again(place):
     assert best.stat().st_mtime_ns == before and (place / "run" / "metrics.json").exists()
 
 
-@pytest.mark.parametrize("word", ["hiss=-1", "wow_flutter=nan", "wow_flutter=much"])
+@pytest.mark.parametrize("word", ["hiss=-1", "wow_flutter=nan", "wow_flutter=much", "seed=nan", "seed=0.5"])
 def test_scales_are_numbers_from_nothing_on(place, word):
     with pytest.raises(UserError, match=word.split("=")[0]):
         rendered(place, "e.wav", word)

@@ -92,7 +92,10 @@ def _set_generated(net: Net, named: dict[str, str]) -> None:
             )
     if isinstance(net, TapeHybrid):
         net.wow_flutter, net.hiss = (_scale(named, name, getattr(net, name)) for name in _GENERATED[:2])
-        net.seed = int(_number(named, "seed", net.seed))
+        seed = _number(named, "seed", net.seed)
+        if not seed.is_integer():
+            raise UserError(f"seed={named['seed']}: give a whole number.")
+        net.seed = int(seed)
 
 
 def _scale(named: dict[str, str], name: str, usual: float) -> float:
