@@ -1,8 +1,9 @@
 """What wow and flutter cost a model: python benchmarks/wow_and_flutter.py [--out FOLDER] [--seeds N] [--rows a,b].
 
 Nets are trained on the built-in machine with its transport standing still, with the transport's delay told to the net,
-with the delay taken out of the targets beforehand, and with nothing but its mean taken out. The test is what the row
-was trained on. The same budget for all; medians over the seeds. Finished runs are kept.
+with the delay taken out of the targets beforehand, and with nothing but its mean taken out; other nets and linear
+interpolation beside the GRU that is told the delay. The test is what the row was trained on. The same number of epochs
+for all; medians over the seeds. Finished runs are kept.
 """
 
 from __future__ import annotations
@@ -21,12 +22,14 @@ from revox_lightning.report import table
 ROWS = {
     "still": ("GRU, transport standing still", ["experiment=tape_still"]),
     "told": ("GRU and delay line, told the delay", ["experiment=tape_moving"]),
-    "linear": ("the same, interpolating linearly", ["experiment=tape_moving", "model.line.interpolation=linear"]),
-    "lstm": ("LSTM and delay line, told the delay", ["experiment=tape_moving", "model.core.unit=lstm"]),
+    "linear": ("the same, interpolating linearly", ["experiment=tape_moving", "delay_line.interpolation=linear"]),
+    "lstm": ("LSTM and delay line, told the delay", ["experiment=tape_moving", "model.unit=lstm"]),
+    "tcn": ("TCN-300 and delay line, told the delay", ["experiment=tape_moving", "model=tcn"]),
+    "wavenet": ("WaveNet and delay line, told the delay", ["experiment=tape_moving", "model=wavenet"]),
     "demodulated": ("GRU, delay taken out of the targets", ["experiment=tape_demodulated"]),
     "ignored": ("GRU, only the mean delay taken out", ["experiment=tape_ignored"]),
 }
-BUDGET = ["logger=csv", "trainer=cpu", "system.threads=1", "trainer.max_epochs=20"]
+BUDGET = ["logger=csv", "trainer=cpu", "system.threads=1", "trainer.max_epochs=10"]
 
 
 def row(label: str, seeds: list[dict[str, Any]]) -> list[str]:

@@ -20,7 +20,7 @@ MODELS = GROUPS["model"]
 def test_a_model_yaml_names_its_task_and_only_what_belongs_to_it(model):
     content = yaml.safe_load((settings.CONF / "model" / f"{model}.yaml").read_text())
     allowed = {"defaults", "name", "task", "size", "model", "objective", "optim", "system", "data", "parts"}
-    allowed |= {"linear_start", "monitor"}
+    allowed |= {"linear_start", "delay_line", "monitor"}
     assert set(content) <= allowed
     cfg = settings.composed([f"model={model}"])
     assert cfg.name == model and cfg.task in ("effect", "trajectory", "noise", "style")

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from revox_lightning.commands import assemble, settings
 from revox_lightning.errors import UserError
 from revox_lightning.kernels import backend
 from revox_lightning.models.delay_line import DelayLine
@@ -146,3 +147,13 @@ def test_a_streamer_plays_the_core_without_delay_and_the_whole_with_one():
     streamer = Streamer(net, torch.tensor([33.5]))
     parts = torch.cat([streamer.play(part) for part in x[0].split(100, dim=-1)], dim=-1)
     torch.testing.assert_close(parts[None], net(x, torch.tensor([[33.5]]))[0], rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize("model", ["tcn", "lstm_linear", "greybox_tape"])
+def test_any_model_gets_a_delay_line_from_the_config(model):
+    cfg = settings.composed([f"model={model}", "delay_line.interpolation=linear", "delay_line.max_delay_samples=300"])
+    cfg.model.controls = 0
+    net = assemble.build_mono(cfg)
+    assert isinstance(net, Delayed) and net.controls == 1 and net.line.max_delay_samples == 300
+    cfg.delay_line.interpolation = None
+    assert type(assemble.build_mono(cfg)) is type(net.core)

@@ -174,7 +174,7 @@ def test_multirun_ends_with_one_table_and_goes_on_past_a_failing_job(command, re
         "-m", "model=lstm,gru", *recorded, "trainer.max_epochs=1", "system.segment_samples=600,999999"
     )
     assert code == 2 and err.count("error:") == 2
-    table = out[out.index("Comparison, task effect") :]
+    table = out[out.index("Comparison, data=") :]
     assert "model=lstm" in table and "model=gru" in table and "best linear filter" in table and "FAILED" in table
 
 

@@ -16,6 +16,8 @@ from revox_lightning.commands import settings
 from revox_lightning.errors import UserError
 from revox_lightning.kernels import allocator, backend
 from revox_lightning.models.contract import Net
+from revox_lightning.models.delay_line import DelayLine
+from revox_lightning.models.delayed import Delayed
 from revox_lightning.models.each_channel import EachChannel
 from revox_lightning.models.fir import FIR
 from revox_lightning.models.linear_start import LinearStart
@@ -77,15 +79,9 @@ def build_source(cfg: DictConfig) -> Any:
     """Where the data comes from; fills in what the net must know of it: the number of knobs."""
     source = build(cfg.data.source)
     cfg.knobs = list(source.knobs)
-    core = _core(cfg)
-    if core.get("controls", 0) is None:
-        core.controls = len(source.knobs)
+    if cfg.model.get("controls", 0) is None:
+        cfg.model.controls = len(source.knobs)
     return source
-
-
-def _core(cfg: DictConfig) -> DictConfig:
-    """The config of the net itself, where another module stands around it (a delay line, say)."""
-    return cfg.model.get("core", cfg.model)
 
 
 def build_data(cfg: DictConfig, test_only: bool = False) -> PairData:
@@ -105,9 +101,11 @@ def build_data(cfg: DictConfig, test_only: bool = False) -> PairData:
                 "system.warmup_samples=receptive_field: a recurrent net has none; give a number of samples."
             )
         cfg.system.warmup_samples = looks_back - 1
+    # The histories of a linear filter and of a delay line fill up during the warm-up, too.
     if cfg.linear_start:
-        # The filter's history fills up during the warm-up, too.
         cfg.system.warmup_samples = max(cfg.system.warmup_samples, cfg.linear_filter.taps)
+    if cfg.delay_line.interpolation:
+        cfg.system.warmup_samples = max(cfg.system.warmup_samples, cfg.delay_line.max_delay_samples)
     own = {k: v for k, v in cfg.data.items() if k not in _SOURCE_KEYS | {"source", "_target_"}}
     data = PairData(
         source,
@@ -133,19 +131,22 @@ def _check_ranges(cfg: DictConfig) -> None:
 
 def build_mono(cfg: DictConfig) -> Net:
     """The net for one signal (or, with ``model.channels=2``, for both channels jointly)."""
-    if not cfg.linear_start or "playback_taps" in _core(cfg):  # which is a place for the filter of its own
+    net = _undelayed(cfg)
+    line = cfg.get("delay_line")
+    if not line or not line.interpolation:
+        return net
+    return Delayed(net, DelayLine(line.max_delay_samples, line.interpolation))
+
+
+def _undelayed(cfg: DictConfig) -> Net:
+    if not cfg.linear_start or "playback_taps" in cfg.model:  # which is a place for the filter of its own
         return build(cfg.model)
-    core = _core(cfg)
-    channels = core.get("channels", 1)
-    changes = {"side_channels": channels} | ({"skip": False} if "skip" in core else {})
+    channels = cfg.model.get("channels", 1)
+    changes = {"side_channels": channels} | ({"skip": False} if "skip" in cfg.model else {})
     filter_ = cfg.linear_filter
-    started = LinearStart(
-        build(core, **changes), FIR(filter_.taps, filter_.lookahead_samples, channels, filter_.trainable)
+    return LinearStart(
+        build(cfg.model, **changes), FIR(filter_.taps, filter_.lookahead_samples, channels, filter_.trainable)
     )
-    if core is cfg.model:
-        return started
-    around = {name: node for name, node in cfg.model.items() if name != "core"}
-    return build(OmegaConf.create(around), core=started)
 
 
 def build_net(cfg: DictConfig) -> Net:
@@ -154,7 +155,7 @@ def build_net(cfg: DictConfig) -> Net:
     if cfg.get("parts"):
         return build_hybrid(cfg, {name: _part(cfg.model[name]) for name in cfg.parts})
     channels = cfg.get("audio_channels") or 1
-    joint = _core(cfg).get("channels", 1)
+    joint = cfg.model.get("channels", 1)
     if joint > 1 and joint != channels:
         raise UserError(f"model.channels={joint} and the data has {channels}: use recordings with {joint} channels.")
     if channels == 1 or joint == channels:

@@ -6,7 +6,7 @@ from typing import Any
 
 from hydra.core.utils import JobReturn
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from revox_lightning.report import table
 
@@ -19,24 +19,27 @@ _REFERENCES = {
 
 
 class ComparisonTable(Callback):
-    """Collects what the jobs of a multirun return and prints a table for each task, best model first."""
+    """Collects what the jobs of a multirun return and prints a table for each test set, best model first."""
 
     def __init__(self) -> None:
-        self._rows: list[tuple[str, dict[str, Any]]] = []
+        self._rows: dict[tuple[str, str], list[tuple[str, dict[str, Any]]]] = {}
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
         value = getattr(job_return, "_return_value", None)
-        if isinstance(value, dict):
-            self._rows.append((" ".join(job_return.overrides or []), value))
+        if isinstance(value, dict) and ("test/esr" in value or "error" in value):
+            # Runs are comparable where all that the data was made by is the same.
+            made_by = str(OmegaConf.to_container(config.data, resolve=True)) if "data" in config else ""
+            name = OmegaConf.select(config, "hydra.runtime.choices.data", default="")
+            rows = self._rows.setdefault((name, made_by), [])
+            rows.append((" ".join(job_return.overrides or []), value))
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        self._rows = [(name, row) for name, row in self._rows if "test/esr" in row or "error" in row]
-        for task in sorted({row.get("task", "") for _, row in self._rows}):
-            print_comparison(task, [(name, row) for name, row in self._rows if row.get("task", "") == task])
+        for (data, _), rows in self._rows.items():
+            print_comparison(data, rows)
 
 
-def print_comparison(task: str, rows: list[tuple[str, dict[str, Any]]]) -> None:
-    """All runs of one task by test ESR, with the references of the first beneath."""
+def print_comparison(data: str, rows: list[tuple[str, dict[str, Any]]]) -> None:
+    """All runs on the same data by test ESR, with the references of the first beneath."""
     done = sorted((r for r in rows if "test/esr" in r[1]), key=lambda r: r[1]["test/esr"])
     columns = ["run", "ESR", "ESR dB", "gain-aligned", "MRSTFT", "parameters", "x real time", "train s"]
     cells = []
@@ -51,4 +54,4 @@ def print_comparison(task: str, rows: list[tuple[str, dict[str, Any]]]) -> None:
         esr, aligned = first.get(f"test/esr_{key}"), first.get(f"test/esr_{key}_gain_aligned")
         cells.append([label, table.number(esr, 5), table.decibels(esr), table.number(aligned, 5), *[""] * 4])
     cells += [[f"{o or m['name']}: FAILED, {m['error']}", *[""] * 7] for o, m in rows if "error" in m]
-    table.show(f"Comparison, task {task}", columns, cells)
+    table.show(f"Comparison, data={data}", columns, cells)

@@ -24,7 +24,7 @@ PARTS = ("net", "transport", "noise")
 # Generators that are fitted in closed form, to the data of the model that they stand in for.
 FITTED = {"gaussian": "wow_flutter_diffusion", "shaped": "hiss_diffusion"}
 # What a net is built by, of the config of its run.
-_BUILT_BY = ("model", "seed", "linear_start", "linear_filter", "audio_channels")
+_BUILT_BY = ("model", "seed", "linear_start", "linear_filter", "delay_line", "audio_channels")
 _SHARED = ("machine", "trainer", "logger", "callbacks", "seed", "kernels", "report")
 Train = Callable[[DictConfig, Path, bool], dict[str, Any]]
 
