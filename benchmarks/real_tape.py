@@ -1,8 +1,9 @@
-"""LSTM and GRU on a real tape recorder: python benchmarks/real_tape.py GOLDEN_FOLDER [--out FOLDER] [--epochs N].
+"""Models of a real tape recorder: python benchmarks/real_tape.py GOLDEN_FOLDER [--out FOLDER] [--rows a,b].
 
 Three excerpts of five seconds from an Akai 4000D (Mikkonen et al., DAFx 2023): the left channel is the programme, the
 right one pulses from which the delay of the tape path was measured. Two clips are learned from, the third is the test.
-Trains with ``experiment=real_tape``, as many runs at a time as there are processors; finished runs are kept.
+Trains with ``experiment=real_tape``, as many runs at a time as there are processors, finished runs are kept; then
+learning curves, from 1, 2 and 5 s of the two clips. All rows know the delay from the pulses alone.
 """
 
 from __future__ import annotations
@@ -10,20 +11,19 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-import os
-import subprocess
-import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import pictures
+import runs
 import torch
 from scipy.interpolate import CubicSpline
 
 from revox_lightning import audio
 from revox_lightning.data.module import PairData
 from revox_lightning.data.recordings import Recordings
+from revox_lightning.data.trajectories import LEAST_DELAY_SAMPLES
+from revox_lightning.dsp.least_squares import Correlations
 from revox_lightning.models.fir import FIR
 from revox_lightning.report import references, table
 from revox_lightning.runs import RunFolder
@@ -32,33 +32,42 @@ CLIPS = {1: "train", 2: "train", 3: "test"}
 HISTORY_SAMPLES = 8192  # at the start of every clip: the tape path is late by 160 ms; as long as the longest filter
 VAL_SECONDS = 1.0
 FILTERS = ((1024, 64), (4096, 512))  # taps and look-ahead in samples
-PUBLISHED = "DiffDelGRU_DCPreESR_akai_2"  # the best of the published networks on the test clip, which it was trained on
 LINEAR = ["linear_start=true", "optim.lr=0.002", "trainer.max_epochs=40"]  # little is left to learn
-# PyTorch trains a GRU on a CPU over ten times slower than an LSTM: fewer time steps, an update after fewer of them.
-GRU = ["model=gru", "system.batch_size=40", "system.hop_samples=512", "optim.lr=0.005", "trainer.max_epochs=25"]
+GRU = ["model=tape_gru", "system.hop_samples=512", "system.batch_size=40", "trainer.max_epochs=100"]
+# The recordings as they are, and the delay beside them.
+TOLD = [
+    *GRU, "model=tape_delay_gru", "data.trajectory=delay", "delay_line.max_delay_samples=512",
+    "system.warmup_samples=1024",
+]  # fmt: skip
+LSTM = ["model=lstm"]
 # All of the material in each step: the gain of the machine wanders, and the net would follow that of the last batch.
 GREYBOX = [
     "model=greybox_tape", "linear_filter.lookahead_samples=512", "system.batch_size=40", "optim.lr=0.001",
     "trainer.max_epochs=40",
 ]  # fmt: skip
-RUNS = {
-    "greybox_tape_4096_512": [*GREYBOX, "linear_filter.taps=4096"],
+ROWS = {
+    "tape_gru": GRU,
+    "tape_gru_linear": [*GRU, *LINEAR, "linear_filter.lookahead_samples=512"],
+    "tape_delay_gru": TOLD,
+    "tape_delay_gru_linear": [*TOLD, *LINEAR, "linear_filter.lookahead_samples=512"],
+    "lstm": LSTM,
+    "lstm_linear_1024_64": [*LSTM, *LINEAR],
+    "lstm_linear_1024_512": [*LSTM, *LINEAR, "linear_filter.lookahead_samples=512"],
+    "lstm_linear_4096_512": [*LSTM, *LINEAR, "linear_filter.taps=4096", "linear_filter.lookahead_samples=512"],
     "greybox_tape_1024_512": GREYBOX,
-    "gru": GRU,
-    "gru_linear": [*GRU, *LINEAR, "trainer.max_epochs=20"],
-    "lstm": ["model=lstm"],
-    "lstm_linear_4096_512": ["model=lstm", *LINEAR, "linear_filter.taps=4096", "linear_filter.lookahead_samples=512"],
-    "lstm_linear_1024_512": ["model=lstm", *LINEAR, "linear_filter.lookahead_samples=512"],
-    "lstm_linear": ["model=lstm", *LINEAR],
+    "greybox_tape_4096_512": [*GREYBOX, "linear_filter.taps=4096"],
 }
+CURVES = ("tape_gru", "lstm_linear_1024_512", "greybox_tape_1024_512")
+SECONDS = (1, 2, 5)
+Row = tuple[str, int | None, float, float | None]
 
 
-def aligned(golden: Path, clip: int) -> tuple[np.ndarray, np.ndarray, int]:
-    """Dry, moved in time as the tape moved it, and wet, each ``(time,)``, and the sample rate in Hz.
+def aligned(golden: Path, clip: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, int]:
+    """Dry, dry moved in time as the tape moved it, wet, the delay in samples, each ``(time,)``, and the rate in Hz.
 
-    Dry is delayed by the cubic spline through the delays at the output's pulses, held before the first and after the
-    last of them; between its samples it is a cubic spline, too. Where the tape still plays what came before the clip,
-    dry is silent.
+    The delay is the cubic spline through the delays at the output's pulses, held before the first and after the last
+    of them; dry between its samples is a cubic spline, too. Where the tape still plays what came before the clip, dry
+    is silent.
     """
     folder = golden / "tape" / "real_tape"
     name = f"akai_maxell_7.5ips_{clip}"
@@ -68,71 +77,87 @@ def aligned(golden: Path, clip: int) -> tuple[np.ndarray, np.ndarray, int]:
     delays = measured[f"clip{clip}_delay_samples_at_pulse_subsample"].astype(float)
     pulses = measured[f"clip{clip}_output_pulses"][-len(delays) :]  # the first ones answer pulses before the clip
     now = np.arange(len(wet))
-    place = now - CubicSpline(pulses, delays)(np.clip(now, pulses[0], pulses[-1]))
+    delay = CubicSpline(pulses, delays)(np.clip(now, pulses[0], pulses[-1]))
+    place = now - delay
     moved = CubicSpline(np.arange(len(dry)), dry)(np.clip(place, 0, len(dry) - 1))
-    return np.where(place < 0, 0.0, moved), wet, rate_hz
+    return dry, np.where(place < 0, 0.0, moved), wet, delay, rate_hz
 
 
-def prepare(golden: Path, folder: Path) -> Path:
-    """Writes the pairs as float WAV and the manifest for ``data=recordings``; returns the manifest's path."""
+def prepare(golden: Path, folder: Path) -> tuple[Path, Path]:
+    """Writes the pairs as float WAV and two manifests for ``data=recordings``: dry moved along the delay, and as it is.
+
+    Both score the same samples of wet.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    rows = []
+    rows: dict[str, list[tuple]] = {"moved": [], "raw": []}
     for clip, split in CLIPS.items():
-        *pair, rate_hz = aligned(golden, clip)
-        names = [f"akai_{clip}-{side}.wav" for side in ("input", "target")]
-        for name, signal in zip(names, pair, strict=True):
-            audio.write(folder / name, torch.from_numpy(signal[None]).float(), rate_hz, subtype="FLOAT")
-        start, end = HISTORY_SAMPLES / rate_hz, len(pair[0]) / rate_hz
-        if split == "train":
-            val = end - VAL_SECONDS
-            rows += [(*names, "train", start, val - HISTORY_SAMPLES / rate_hz), (*names, "val", val, end)]
-        else:
-            rows.append((*names, split, start, end))
-    manifest = folder / "pairs.csv"
-    with open(manifest, "w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([("dry", "wet", "split", "start_seconds", "end_seconds"), *rows])
-    return manifest
+        dry, moved, wet, delay, rate_hz = aligned(golden, clip)
+        for name, signal in (("input", dry), ("moved", moved), ("target", wet)):
+            path = folder / f"akai_{clip}-{name}.wav"
+            audio.write(path, torch.from_numpy(signal[None]).float(), rate_hz, subtype="FLOAT")
+        np.savez(folder / f"akai_{clip}-delay.npz", delay_samples=delay, sample_rate_hz=rate_hz)
+        # Places in a manifest are those of dry: in raw recordings wet is that much later.
+        late = int(np.floor(delay.min())) - LEAST_DELAY_SAMPLES
+        for kind, side, shift, trajectory in (
+            ("moved", "moved", 0, ""),
+            ("raw", "input", late, f"akai_{clip}-delay.npz"),
+        ):
+            names = f"akai_{clip}-{side}.wav", f"akai_{clip}-target.wav"
+            start, end = HISTORY_SAMPLES - shift, len(wet) - shift
+            val = end - round(VAL_SECONDS * rate_hz)
+            parts = [("train", start, val - HISTORY_SAMPLES), ("val", val, end)]
+            for part, first, last in parts if split == "train" else [(split, start, end)]:
+                rows[kind].append((*names, part, first / rate_hz, last / rate_hz, trajectory))
+    for kind, lines in rows.items():
+        with open(folder / f"{kind}.csv", "w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows([("dry", "wet", "split", "start_seconds", "end_seconds", "trajectory"), *lines])
+    return folder / "moved.csv", folder / "raw.csv"
 
 
-def train(name: str, overrides: list[str], out: Path, manifest: Path, epochs: int | None) -> dict[str, Any]:
-    """One run through the train command; returns its metrics.json. What it prints goes to ``<out>/<name>.log``."""
-    run = RunFolder(out / name)
-    if not (metrics := run.read_json("metrics.json")):
-        words = ["data=recordings", f"data.manifest={manifest}", "experiment=real_tape", *overrides]
-        words += [f"run_dir={run.path}", f"name={name}", *([f"trainer.max_epochs={epochs}"] if epochs else [])]
-        with open(out / f"{name}.log", "w", encoding="utf-8") as log:
-            command = [sys.executable, "-m", "revox_lightning.commands.train", *words]
-            subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, check=True)
-        metrics = run.read_json("metrics.json")
-    print(f"{name}: test ESR {metrics['test/esr']:.5f} after {metrics['train_seconds']:.0f} s of training", flush=True)
-    return metrics
+def words(name: str, moved: Path, raw: Path, epochs: int | None) -> list[str]:
+    """What the train command is told for a row."""
+    manifest = raw if "data.trajectory=delay" in ROWS[name] else moved
+    told = ["data=recordings", "experiment=real_tape", *ROWS[name], f"data.manifest={manifest}"]
+    return told + ([f"trainer.max_epochs={epochs}"] if epochs else [])
+
+
+def shorter(told: list[str], seconds: float, whole_seconds: float) -> list[str]:
+    """The same with less to learn from, and as many steps: where a step held a part of it, more epochs."""
+    less = [*told, f"data.train_seconds={seconds}"]
+    if "system.batch_size=40" in told:  # all of it in a step
+        return less
+    epochs = next((int(word.partition("=")[2]) for word in reversed(told) if "max_epochs" in word), 80)
+    more = round(whole_seconds / seconds)
+    return [*less, f"trainer.max_epochs={epochs * more}", f"trainer.check_val_every_n_epoch={more}"]
 
 
 def fixed_filters(data: PairData) -> dict[str, FIR]:
     """The filters of ``FILTERS``, fitted on the training split."""
-    train_correlations = references.correlations(data, "train")
+    train: list[Correlations] = references.correlations(data, "train")
     filters = {}
     for taps, lookahead in FILTERS:
         filters[f"{taps}_{lookahead}"] = fir = FIR(taps, lookahead)
-        fir.load(train_correlations[0].solve(taps, lookahead).float())
+        fir.load(train[0].solve(taps, lookahead).float())
     return filters
 
 
-def rivals(golden: Path, out: Path, manifest: Path) -> list[tuple[str, int | None, float, float | None]]:
-    """Rows of the table: dry, the filters a run chose on validation, the fixed ones, and the published network."""
-    data = PairData(Recordings(manifest=str(manifest)), history_samples=HISTORY_SAMPLES)
-    filters = references.load_filters(RunFolder(out / "lstm").filters_path) | fixed_filters(data)
-    rows: list[tuple[str, int | None, float, float | None]] = []
+def rivals(golden: Path, run: Path, data: PairData) -> list[Row]:
+    """Rows of the table: dry, the filters that ``run`` chose on validation, the fixed ones, and the published nets."""
+    filters = references.load_filters(RunFolder(run).filters_path) | fixed_filters(data)
+    rows: list[Row] = []
     for row in references.references(data, filters):
         chosen = {"linear": " (best on validation)", "linear_causal": " (best on validation)"}.get(row.name, "")
         taps = None if row.name == "dry" else row.net.h.numel()
         rows.append((row.label + chosen, taps, row.metrics["esr"], row.metrics["esr_gain_aligned"]))
     expected = json.loads((golden / "tape" / "real_tape" / "expected_esr.json").read_text(encoding="utf-8"))
-    published = expected[PUBLISHED]["clip3"]["ESR_eps1e-5"]
-    return [*rows, (f"published {PUBLISHED}, trained on the test clip too", 12928, published, None)]
+    for name, clips in expected.items():
+        if "GRU" in name:
+            count = 12928 if name.startswith("DiffDel") else 12929
+            rows.append((f"published {name}, trained on the test clip too", count, clips["clip3"]["ESR_eps1e-5"], None))
+    return rows
 
 
-def write_table(rows: list[tuple[str, int | None, float, float | None]], path: Path) -> None:
+def write_table(rows: list[Row], path: Path) -> None:
     """Prints the result and writes it as Markdown."""
     columns = ["model", "parameters", "test ESR", "dB", "gain-aligned ESR"]
     cells = [
@@ -145,23 +170,38 @@ def write_table(rows: list[tuple[str, int | None, float, float | None]], path: P
     print(f"Written to {path}")
 
 
+def curves(done: dict[str, dict], whole_seconds: float, path: Path) -> None:
+    """Draws test ESR over the length of the training material, beside the best linear filter of each length."""
+    lines: dict[str, dict[float, list[float]]] = {"best linear filter": {}}
+    for name in CURVES:
+        points = {seconds: done[f"{name}_{seconds}s"] for seconds in SECONDS} | {round(whole_seconds, 1): done[name]}
+        lines[name] = {seconds: [metrics["test/esr"]] for seconds, metrics in points.items()}
+        lines["best linear filter"] = {seconds: [metrics["test/esr_linear"]] for seconds, metrics in points.items()}
+    pictures.learning_curves(lines, "Akai 4000D, clip 3", path)
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description="LSTM and GRU on a real tape recorder, beside linear filters.")
+    parser = argparse.ArgumentParser(description="Models of a real tape recorder, beside linear filters.")
     parser.add_argument("golden", type=Path, help="the folder of golden data, which holds tape/real_tape")
     parser.add_argument("--out", type=Path, default=Path("outputs/real_tape"), help="where everything goes")
+    parser.add_argument("--rows", default=",".join(ROWS), help="which nets; learning curves want all of theirs")
     parser.add_argument("--epochs", type=int, help="instead of the recipe's")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    manifest = prepare(args.golden, args.out / "data")
-    with ThreadPoolExecutor(os.cpu_count()) as at_once:
-        jobs = {
-            name: at_once.submit(train, name, words, args.out, manifest, args.epochs) for name, words in RUNS.items()
-        }
-        results = {name: job.result() for name, job in jobs.items()}
-    rows: list[tuple[str, int | None, float, float | None]] = [
-        (name, m["parameters"], m["test/esr"], m["test/esr_gain_aligned"]) for name, m in results.items()
+    manifests = prepare(args.golden, args.out / "data")
+    data = PairData(Recordings(manifest=str(manifests[0])), history_samples=HISTORY_SAMPLES)
+    whole, names = data.seconds("train"), args.rows.split(",")
+    jobs = {name: words(name, *manifests, args.epochs) for name in names}
+    with_curves = set(CURVES) <= set(names)
+    if with_curves:
+        jobs |= {f"{name}_{s}s": shorter(jobs[name], s, whole) for name in CURVES for s in SECONDS}
+    done = runs.all_trained(jobs, args.out)
+    rows: list[Row] = [
+        (name, done[name]["parameters"], done[name]["test/esr"], done[name]["test/esr_gain_aligned"]) for name in names
     ]
-    write_table([*rows, *rivals(args.golden, args.out, manifest)], args.out / "table.md")
+    write_table([*rows, *rivals(args.golden, args.out / names[-1], data)], args.out / "table.md")
+    if with_curves:
+        curves(done, whole, args.out / "learning_curves.png")
 
 
 if __name__ == "__main__":

@@ -15,9 +15,8 @@ KEYS = {"job", "ours", "reference", "ratio", "unit", "threads"}
 
 
 @pytest.fixture
-def bench(monkeypatch):
+def bench():
     """Imports a benchmark by its name."""
-    monkeypatch.syspath_prepend(str(FOLDER))
     return importlib.import_module
 
 

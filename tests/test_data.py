@@ -68,6 +68,20 @@ def test_a_split_by_time_is_contiguous_with_gaps_and_never_leaks(pair):
         assert chunks._places[0][1] >= before
 
 
+def test_less_to_train_on_is_the_first_part_of_every_take_and_leaves_the_rest_alone(tmp_path, pair):
+    for split in ("train", "val", "test"):
+        pair(folder=tmp_path / "set" / split)
+    pair(folder=tmp_path / "set" / "train", seconds=2, name="second")
+    whole, less = (data(Recordings(root=str(tmp_path / "set")), train_seconds=s) for s in (None, 0.5))
+    assert less.seconds("train") == pytest.approx(0.5, abs=1e-3)
+    for one, other in zip(whole.takes("train"), less.takes("train"), strict=True):
+        assert other.start == one.start and 0 < other.frames < one.frames
+    assert [less.takes(s) for s in ("val", "test")] == [whole.takes(s) for s in ("val", "test")]
+    assert data(Recordings(root=str(tmp_path / "set")), train_seconds=1e6).takes("train") == whole.takes("train")
+    with pytest.raises(UserError, match="data.train_seconds=-1"):
+        data(Recordings(root=str(tmp_path / "set")), train_seconds=-1)
+
+
 def test_overlapping_manifest_splits_are_refused(tmp_path, pair):
     dry, wet = pair(seconds=4)
     rows = [f"{dry},{wet},train,0,2", f"{dry},{wet},val,1.9,3", f"{dry},{wet},test,3.2,4"]

@@ -1,10 +1,8 @@
 """The preparation of the real tape recordings, judged by the linear filters it allows."""
 
-import importlib.util
-from pathlib import Path
-
 import numpy as np
 import pytest
+import real_tape
 import torch
 
 from revox_lightning import audio
@@ -13,25 +11,16 @@ from revox_lightning.data.recordings import Recordings
 from revox_lightning.dsp.least_squares import Correlations
 from revox_lightning.metrics import EffectMetrics
 
-SCRIPT = Path(__file__).parents[1] / "benchmarks" / "real_tape.py"
 SKIPPED = 8192
 
 
-@pytest.fixture(scope="module")
-def real_tape():
-    spec = importlib.util.spec_from_file_location("real_tape", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture
-def prepared(golden, real_tape, tmp_path):
-    return real_tape.prepare(golden, tmp_path)
+def prepared(golden, tmp_path):
+    return real_tape.prepare(golden, tmp_path)[0]
 
 
 def pair(folder, clip):
-    return [audio.read(folder / f"akai_{clip}-{side}.wav")[0] for side in ("input", "target")]
+    return [audio.read(folder / f"akai_{clip}-{side}.wav")[0] for side in ("moved", "target")]
 
 
 def score(dry, wet, h, lookahead):
@@ -77,3 +66,17 @@ def test_splits_keep_their_distance_and_skip_the_beginning(prepared):
     assert spans["train"] == [(SKIPPED, last - SKIPPED, SKIPPED)] * 2
     assert spans["val"] == [(last, 220_500, SKIPPED)] * 2
     assert spans["test"] == [(SKIPPED, 220_500, SKIPPED)]
+
+
+def test_both_manifests_score_the_same_samples(golden, tmp_path):
+    moved, raw = real_tape.prepare(golden, tmp_path)
+    datas = (
+        PairData(Recordings(manifest=str(moved)), history_samples=SKIPPED),
+        PairData(Recordings(manifest=str(raw)), history_samples=SKIPPED, trajectory="delay"),
+    )
+    for split in ("train", "val", "test"):
+        spans = [[(take.start + take.delay, take.stop + take.delay) for take in data.takes(split)] for data in datas]
+        assert spans[0] == spans[1]
+    for one, other in zip(*(data.stretches("test", 0, 0) for data in datas), strict=True):
+        assert torch.equal(one[1], other[1])
+        assert float((one[0] - other[0]).square().sum() / one[0].square().sum()) < 1e-3

@@ -42,7 +42,8 @@ class PairData(pl.LightningDataModule):
     ``skip_samples`` at the start of every file are history only. An epoch is one pass over the training split with
     segments cut at positions that are drawn anew from (seed, epoch), so a resumed run sees what an uninterrupted one
     would. With ``test_only`` takes that name no split are all scored. ``trajectory`` says what is made of a delay that
-    wanders (trajectories.apply); ``unpaired`` draws the wet segments of training from other places than the dry ones.
+    wanders (trajectories.apply); ``train_seconds`` of the training split are learned from, the first part of every take
+    alike; ``unpaired`` draws the wet segments of training from other places than the dry ones.
     ``validate_segments`` makes validation batches like those of training, of segments one after another. Raises
     UserError for data that cannot be used.
     """
@@ -59,6 +60,7 @@ class PairData(pl.LightningDataModule):
         skip_samples: int = 0,
         resample: bool = False,
         trajectory: str | None = None,
+        train_seconds: float | None = None,
         unpaired: bool = False,
         memory_mb: float = 1024.0,
         cache_dir: str = "outputs/cache",
@@ -87,6 +89,8 @@ class PairData(pl.LightningDataModule):
         else:
             self._takes = split(takes, split_by, _three(fractions), gap, min(segment_samples, sample_rate_hz // 4))
             _keep_apart(self._takes, history_samples)
+            if train_seconds is not None:
+                self._takes = _first_part(self._takes, train_seconds, sample_rate_hz)
         self._lead = max(history_samples, _REFERENCE_HISTORY)
         self.audio_channels = self._same_channels(channels)
         longest = max((take.frames for take in self.takes("train")), default=0)
@@ -211,6 +215,18 @@ def _three(fractions: Sequence[float]) -> tuple[float, float, float]:
     if len(fractions) != 3:
         raise UserError(f"data.fractions={list(fractions)}: give three shares (train, val, test).")
     return fractions[0], fractions[1], fractions[2]
+
+
+def _first_part(takes: list[Take], train_seconds: float, rate_hz: float) -> list[Take]:
+    """The takes, those to train on cut to the same share, so that ``train_seconds`` are left."""
+    if not train_seconds > 0:
+        raise UserError(f"data.train_seconds={train_seconds}: give more than 0, or null for all there is.")
+    whole = sum(take.frames for take in takes if take.split == "train")
+    share = min(train_seconds * rate_hz / max(whole, 1), 1.0)
+    return [
+        dataclasses.replace(take, stop=take.start + round(share * take.frames)) if take.split == "train" else take
+        for take in takes
+    ]
 
 
 def _skip(take: Take, samples: int) -> Take:
