@@ -78,7 +78,7 @@ def test_less_to_train_on_is_the_first_part_of_every_take_and_leaves_the_rest_al
         assert other.start == one.start and 0 < other.frames < one.frames
     assert [less.takes(s) for s in ("val", "test")] == [whole.takes(s) for s in ("val", "test")]
     assert data(Recordings(root=str(tmp_path / "set")), train_seconds=1e6).takes("train") == whole.takes("train")
-    with pytest.raises(UserError, match="data.train_seconds=-1"):
+    with pytest.raises(UserError, match=r"data\.train_seconds=-1"):
         data(Recordings(root=str(tmp_path / "set")), train_seconds=-1)
 
 

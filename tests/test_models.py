@@ -70,6 +70,8 @@ PUBLISHED = [
     Line("nam_wavenet", lambda **o: nam_wavenet("standard", **o), 13_802, 4_093),
     Line("nam_wavenet-lite", lambda **o: nam_wavenet("lite", **o), 6_554, 4_093),
     Line("nam_wavenet-feather", lambda **o: nam_wavenet("feather", **o), 3_026, 4_093),
+    Line("nam_wavenet-a2", lambda **o: nam_wavenet("a2", **o), 12_146, 6_347),
+    Line("nam_wavenet-a2_lite", lambda **o: nam_wavenet("a2_lite", **o), 1_871, 6_347),
     Line("tape_gru", tape_gru, 12_929, None),
     Line("tape_delay_gru", lambda **o: Delayed(tape_gru(bias=False, **o), DelayLine(64)), 12_928, None),
     Line("stn", lambda **o: stn(16, **o), 385, None, tolerance=1e-5),

@@ -41,18 +41,17 @@ def test_a_published_parametric_capture_plays_as_in_its_own_engine(golden, kerne
     """Its knobs act through a linear layer with a bias of its own, which adds to the convolution's."""
     folder = golden / "amp" / "panama"
     weights = {k: torch.from_numpy(v) for k, v in np.load(folder / "parametric_wavenet.npz").items()}
-    net = nam_wavenet("standard", controls=6)
+    net = nam_wavenet("standard", controls=6, conditioning="bias")
+    assert sum(w.numel() for w in net.parameters()) == 15_481 + 1  # and the head's scale
     for n, array in enumerate(net.arrays):
         own = f"_net._net._blocks.{n}."
         array.rechannel.weight.copy_(weights[f"{own}_rechannel.weight"])
         array.head.load_state_dict({k: weights[f"{own}_head_rechannel.{k}"] for k in array.head.state_dict()})
-        for i, (conv, mixin, residual) in enumerate(zip(array.conv, array.mixin, array.residual, strict=True)):
-            layer = f"{own}_layers.{i}."
-            conv.weight.copy_(weights[f"{layer}_conv.weight"])
-            conv.bias.copy_(weights[f"{layer}_conv.bias"] + weights[f"{layer}_global_mixer.bias"])
-            knobs = weights[f"{layer}_global_mixer.weight"][..., None]
-            mixin.weight.copy_(torch.cat([weights[f"{layer}_input_mixer.weight"], knobs], dim=1))
-            residual.load_state_dict({k: weights[f"{layer}_1x1.{k}"] for k in ("weight", "bias")})
+        for i, layer in enumerate(zip(array.conv, array.mixin, array.knobs, array.residual, strict=True)):
+            names = ("_conv", "_input_mixer", "_global_mixer", "_1x1")
+            for module, name in zip(layer, names, strict=True):
+                for key, parameter in module.named_parameters():
+                    parameter.copy_(weights[f"{own}_layers.{i}.{name}.{key}"].view_as(parameter))
     x, y = (audio.read(folder / file)[None, :, :96_000] for file in ("demo1.flac", "demo1_ours_gain-low.flac"))
     with backend.using(kernels):
         y_hat = settled(net, x, torch.tensor([[0.3, 0.5, 0.5, 0.5, 0.5, 0.5]]))
