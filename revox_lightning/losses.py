@@ -67,6 +67,11 @@ def _a_weighting_of_bins(size: int, sample_rate_hz: int) -> Tensor:
     return a_weighting(torch.fft.rfftfreq(size, 1 / sample_rate_hz, dtype=torch.float64)).float()
 
 
+def _emphasised(loss: Callable[[Tensor, Tensor], Tensor], coefficient: float, y_hat: Tensor, y: Tensor) -> Tensor:
+    """Another loss, after `preemphasis`."""
+    return loss(preemphasis(y_hat, coefficient), preemphasis(y, coefficient))
+
+
 def mse(y_hat: Tensor, y: Tensor) -> Tensor:
     """Mean squared error."""
     return nn.functional.mse_loss(y_hat, y)  # one kernel there and one back
@@ -211,7 +216,9 @@ class Losses(nn.Module):
             "esr_a_weighting": partial(esr_a_weighting, sample_rate_hz=sample_rate_hz),
             "mse": mse,
             "mae": mae,
+            "mse_preemphasis": partial(_emphasised, mse, preemphasis_coefficient),
             "mrstft": partial(mrstft, noise_floor_db=noise_floor_db),
+            "mrstft_preemphasis": partial(_emphasised, mrstft, preemphasis_coefficient),
         }
         for name in weights:
             if name not in known:

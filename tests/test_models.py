@@ -9,6 +9,7 @@ from torch import nn
 from torch.utils import _pytree as pytree
 
 from revox_lightning.errors import UserError
+from revox_lightning.models.conv_net import conv_net
 from revox_lightning.models.delay_line import DelayLine
 from revox_lightning.models.delayed import Delayed
 from revox_lightning.models.each_channel import EachChannel
@@ -16,7 +17,7 @@ from revox_lightning.models.fir import FIR
 from revox_lightning.models.greybox_tape import GreyBoxTape, greybox_tape
 from revox_lightning.models.linear_start import LinearStart
 from revox_lightning.models.nam_wavenet import NAMWaveNet, nam_wavenet
-from revox_lightning.models.recurrent import Recurrent
+from revox_lightning.models.recurrent import Recurrent, nam_lstm
 from revox_lightning.models.stn import stn
 from revox_lightning.models.tcn import TCN, tcn
 from revox_lightning.models.wavenet import WaveNet, wavenet
@@ -72,6 +73,10 @@ PUBLISHED = [
     Line("nam_wavenet-feather", lambda **o: nam_wavenet("feather", **o), 3_026, 4_093),
     Line("nam_wavenet-a2", lambda **o: nam_wavenet("a2", **o), 12_146, 6_347),
     Line("nam_wavenet-a2_lite", lambda **o: nam_wavenet("a2_lite", **o), 1_871, 6_347),
+    Line(
+        "nam_lstm", lambda **o: nam_lstm("standard", **o), 2_569 + 96, None
+    ),  # two biases, of which a file has the sum
+    Line("conv_net", lambda **o: conv_net(**o), 12_593, 8_191),
     Line("tape_gru", tape_gru, 12_929, None),
     Line("tape_delay_gru", lambda **o: Delayed(tape_gru(bias=False, **o), DelayLine(64)), 12_928, None),
     Line("stn", lambda **o: stn(16, **o), 385, None, tolerance=1e-5),
@@ -305,3 +310,23 @@ def test_wavenet_layer_by_layer():
         outputs.append(torch.tanh(z[:, :2]) * torch.sigmoid(z[:, 2:]))
         h = h + residual(outputs[-1])
     close(net(x)[0], net.mixer(torch.cat(outputs, dim=1)))
+
+
+@pytest.mark.parametrize("size,published", [("standard", 2_569), ("lite", 905), ("feather", 1_201), ("nano", 709)])
+def test_the_lstms_of_neural_amp_modeler_have_the_published_weights(size, published):
+    """A file holds the sum of torch's two biases."""
+    net = nam_lstm(size)
+    assert parameters(net) - net.rec.num_layers * 4 * net.rec.hidden_size == published
+
+
+@torch.no_grad()
+def test_a_learned_start_is_where_a_stream_begins():
+    net = nam_lstm("lite")
+    for part in net.initial:
+        torch.nn.init.normal_(part)
+    x = 0.3 * torch.randn(3, 1, 50)
+    whole, _ = net(x)
+    state = tuple(part.expand(-1, 3, -1).contiguous() for part in net.initial)
+    assert torch.equal(whole, net(x, None, state)[0]) and not torch.allclose(
+        whole, net(x, None, tuple(0 * s for s in state))[0]
+    )

@@ -9,6 +9,7 @@ from revox_lightning.kernels import recurrent as fused
 from revox_lightning.models.knobs import with_knobs
 
 UNITS = {"lstm": nn.LSTM, "gru": nn.GRU}
+NAM_SIZES = {"standard": (24, 1), "lite": (8, 2), "feather": (16, 1), "nano": (12, 1)}  # hidden units, layers
 
 
 class Recurrent(nn.Module):
@@ -16,7 +17,8 @@ class Recurrent(nn.Module):
 
     Knobs are concatenated to the input at each sample. `rec` and `lin` are named as in the published weight files.
     Mikkonen et al. (DAFx 2023) leave `skip` out, and `bias` before a delay line; their player starts settled, by
-    `preroll_samples` of silence. Raises UserError for an unknown unit.
+    `preroll_samples` of silence. With `initial_state` what it starts from is learned (Neural Amp Modeler), else zero.
+    Raises UserError for an unknown unit.
 
     >>> import torch
     >>> y, (h, c) = Recurrent("lstm", hidden=32)(torch.zeros(4, 1, 100))
@@ -39,6 +41,7 @@ class Recurrent(nn.Module):
         side_channels: int = 0,
         bias: bool = True,
         preroll_samples: int = 0,
+        initial_state: bool = False,
     ) -> None:
         super().__init__()
         if unit not in UNITS:
@@ -47,12 +50,16 @@ class Recurrent(nn.Module):
         self.channels, self.controls, self.side_channels = channels, controls, side_channels
         self.rec = UNITS[unit](channels + side_channels + controls, hidden, layers)
         self.lin = nn.Linear(hidden, channels, bias=bias)
+        parts = (2 if unit == "lstm" else 1) * initial_state
+        self.initial = nn.ParameterList(torch.zeros(layers, 1, hidden) for _ in range(parts))
 
     def forward(
         self, x: Tensor, controls: Tensor | None = None, state: tuple[Tensor, ...] | None = None
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """x (batch, channels + side_channels, time) -> y (batch, channels, time) and the state (h, c) or (h,)."""
         u = with_knobs(x, controls, self.controls)  # (batch, inputs, time)
+        if state is None and len(self.initial):
+            state = tuple(part.expand(-1, len(u), -1).contiguous() for part in self.initial)
         library = backend.fused("recurrent", u, self.lin.weight, *(state or ()))
         if library is not None and fused.fits(self.rec, u, state):
             return fused.play(library, u, state, self.rec, self.lin, self.skip)
@@ -72,7 +79,7 @@ class Recurrent(nn.Module):
     def fused_stream(self, controls: Tensor | None = None) -> fused.Stream | None:
         """The compiled loop for one signal with the present weights; None where there is none (with knobs, say)."""
         library = backend.fused("recurrent", self.lin.weight)
-        if library is None or controls is not None or self.controls or self.side_channels:
+        if library is None or controls is not None or self.controls or self.side_channels or len(self.initial):
             return None
         return fused.Stream(library, self.rec, self.lin, self.skip)
 
@@ -84,3 +91,24 @@ class Recurrent(nn.Module):
     def multiply_adds_per_sample(self) -> int:
         """Weights times signals; each matrix is used once a sample."""
         return sum(weight.numel() for weight in self.parameters() if weight.ndim == 2)
+
+
+def nam_lstm(size: str = "standard", **others) -> Recurrent:
+    """Neural Amp Modeler's LSTMs: "standard", "lite", "feather" or "nano", which learn what they start from.
+
+    Their input gates start nearly shut and their forget gates nearly open. Raises UserError for another size.
+
+    >>> nam_lstm("lite").rec
+    LSTM(1, 8, num_layers=2)
+    """
+    if size not in NAM_SIZES:
+        raise UserError(f"unknown NAM LSTM size {size!r}: choose one of {', '.join(NAM_SIZES)}")
+    hidden, layers = NAM_SIZES[size]
+    how = {"hidden": hidden, "layers": layers, "skip": False, "initial_state": True, "preroll_samples": 4096}
+    net = Recurrent("lstm", **{**how, **others})
+    with torch.no_grad():
+        for name, bias in net.rec.named_parameters():
+            if name.startswith("bias"):
+                bias[:hidden] -= 2
+                bias[hidden : 2 * hidden] += 2
+    return net
