@@ -25,7 +25,8 @@ def words(model: str, seconds: float, seed: int, epochs: int) -> list[str]:
     return [
         f"model={model}", f"data.train_seconds={seconds}", f"seed={seed}", f"trainer.max_epochs={epochs * more}",
         f"trainer.check_val_every_n_epoch={more}", "logger=csv", "trainer=cpu", "system.threads=1",
-        "system.segment_samples=8192", "report.audio_seconds=5",
+        "system.segment_samples=8192", "report.audio_seconds=5", "report.data_sheet=false",
+        "report.examples=[]",
     ]  # fmt: skip
 
 

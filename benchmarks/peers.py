@@ -104,6 +104,7 @@ def our_side(job: dict[str, Any], place: Path, epochs: int, threads: int) -> lis
     """The command of this package's training."""
     words = [
         str(ROOT / "train.py"), "data=recordings", f"data.root={place}", "logger=csv", "trainer.accelerator=cpu",
+        "report.data_sheet=false", "report.examples=[]",
         f"trainer.max_epochs={epochs}", f"run_dir={place / 'run'}", f"system.batch_size={job['batch']}",
         f"system.segment_samples={job['segment']}", f"system.hop_samples={job['hop']}", f"system.threads={threads}",
     ]  # fmt: skip

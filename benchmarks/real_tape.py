@@ -59,6 +59,7 @@ ROWS = {
 }
 CURVES = ("tape_gru", "lstm_linear_1024_512", "greybox_tape_1024_512")
 SECONDS = (1, 2, 5)
+BRIEF = ["report.data_sheet=false", "report.examples=[]"]
 Row = tuple[str, int | None, float, float | None]
 
 
@@ -117,7 +118,7 @@ def prepare(golden: Path, folder: Path) -> tuple[Path, Path]:
 def words(name: str, moved: Path, raw: Path, epochs: int | None) -> list[str]:
     """What the train command is told for a row."""
     manifest = raw if "data.trajectory=delay" in ROWS[name] else moved
-    told = ["data=recordings", "experiment=real_tape", *ROWS[name], f"data.manifest={manifest}"]
+    told = ["data=recordings", "experiment=real_tape", *ROWS[name], f"data.manifest={manifest}", *BRIEF]
     return told + ([f"trainer.max_epochs={epochs}"] if epochs else [])
 
 

@@ -70,6 +70,7 @@ def words(pair, folder, *more):
         "data.sample_rate_hz=8000", "size=4", "objective.critics.fft_sizes=[64]", "objective.critics.kernels=[5]",
         "logger=none", "trainer=cpu", "schedule=constant", "system.batch_size=4", "system.segment_samples=800",
         "system.hop_samples=400", "system.warmup_samples=100", "data.gap_seconds=0.02", "linear_filter.taps=64",
+        "report.data_sheet=false", "report.examples=[]",
         f"run_dir={folder}", *more,
     ]  # fmt: skip
 

@@ -1,5 +1,8 @@
 """A machine of parts: trained one after another, put together, played from a seed."""
 
+from types import SimpleNamespace
+from typing import ClassVar
+
 import pytest
 import torch
 
@@ -19,6 +22,7 @@ GENERATED = {"transport": {"train": 120.0, "val": 20.0, "test": 20.0}, "noise": 
 def config(folder, cache, *words):
     seconds = [f"data.source.seconds.{split}={value}" for split, value in SECONDS.items()]
     quick = ["machine.oversampling=1", "parts.net=tape_gru", "parts.transport=gaussian", "logger=none", "trainer=cpu"]
+    quick += ["report.data_sheet=false", "report.audio_seconds=0.3"]
     cfg = settings.composed(["model=tape_hybrid", *quick, *seconds, "trainer.max_epochs=1", *words])
     cfg.run_dir, cfg.data.cache_dir, cfg.linear_filter.taps = str(folder), str(cache), 64
     return cfg
@@ -64,6 +68,45 @@ def test_the_parts_are_kept_and_counted(trained):
     assert metrics["parameters"] == 12_929  # what is fitted in closed form has no parameters
     assert metrics["net/test/esr"] == RunFolder(place / "run" / "parts" / "net").read_json("metrics.json")["test/esr"]
     assert metrics["real_time_factor"] > 0
+
+
+def test_the_machine_of_parts_is_heard_beside_its_target(trained):
+    names = {path.name for path in (trained[0] / "run" / "audio").iterdir()}
+    assert {"music_dry.wav", "music_target.wav", "speech_estimate.wav"} <= names
+    assert audio.read(trained[0] / "run" / "audio" / "speech_estimate.wav").shape == (2, round(0.3 * 44_100))
+
+
+def test_a_missing_example_stops_before_the_first_part(tmp_path):
+    with pytest.raises(UserError, match="no audio file nothing"):
+        train(config(tmp_path / "run", tmp_path / "cache", "report.examples=[nothing.wav]"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_machine_has_a_run_of_its_own_in_wandb_and_its_parts_are_in_one_group(trained, tmp_path, monkeypatch):
+    """The parts are finished: only the machine itself is logged, with what was measured and heard of it."""
+    logged, built = {}, []
+
+    class Experiment:
+        summary: ClassVar[dict] = {}
+        log = staticmethod(logged.update)
+
+    def build(cfg, path, plain):
+        built.append((path.name, plain["logger"]["group"]))
+        return SimpleNamespace(experiment=Experiment())
+
+    monkeypatch.setattr(hybrid.loggers, "build_logger", build)
+    monkeypatch.setattr(hybrid.loggers, "close", lambda logger: None)
+    cfg = config(trained[0] / "run", trained[0] / "cache", "logger=wandb")
+    parts = []
+    composed = hybrid._composed
+    monkeypatch.setattr(hybrid, "_composed", lambda *words: parts.append(composed(*words)) or parts[-1])
+    metrics = train(cfg, trained[0] / "run", resume=True)
+    assert built == [("run", "tape_hybrid/run")]
+    assert {part.logger.group for part in parts} == {"tape_hybrid/run"}
+    assert logged["parameters"] == metrics["parameters"] == Experiment.summary["parameters"]
+    assert {f"examples/{name}_{kind}" for name in ("music", "speech") for kind in ("dry", "target", "estimate")} <= set(
+        logged
+    )
 
 
 def test_the_same_seed_gives_the_same_file_in_any_blocks(place):

@@ -85,7 +85,7 @@ def test_what_really_ran_stands_in_the_figures_of_training_and_evaluation(pair, 
         "model=lstm", "data=recordings", f"data.dry={dry}", f"data.wet={wet}", "data.sample_rate_hz=8000",
         "logger=none", "trainer.accelerator=cpu", "trainer.max_epochs=1", "system.batch_size=2",
         "system.segment_samples=600", "system.hop_samples=300", "system.warmup_samples=100", "data.gap_seconds=0.02",
-        f"run_dir={tmp_path}/run", "kernels=torch",
+        f"run_dir={tmp_path}/run", "kernels=torch", "report.data_sheet=false", "report.examples=[]",
     ]  # fmt: skip
     monkeypatch.setattr("sys.argv", ["train.py", *words])
     with pytest.raises(SystemExit) as ended:

@@ -30,6 +30,8 @@ SHORT = [
     "data.sample_rate_hz=8000",
     "logger=none",
     "report.audio_seconds=1",
+    "report.data_sheet=false",
+    "report.examples=[]",
     "trainer.accelerator=cpu",
 ]
 TINY = [
@@ -39,6 +41,7 @@ TINY = [
 WHOLE = {
     "tcn": ["size=100", "system.hop_samples=600"],
     "wavenet": ["system.hop_samples=600"],
+    "conv_net": ["system.hop_samples=600"],
     "nam_wavenet": ["size=nano", "system.hop_samples=600"],
     "tape_delay_gru": ["data.trajectory=null"],  # these recordings have none
 }

@@ -10,10 +10,11 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from revox_lightning.callbacks.checkpoints import save_atomically
-from revox_lightning.commands import assemble, settings
+from revox_lightning.commands import assemble, loggers, portrait, settings
 from revox_lightning.commands.exits import log
 from revox_lightning.commands.show import count, real_time_factor
 from revox_lightning.errors import UserError
+from revox_lightning.models.contract import Net
 from revox_lightning.models.each_channel import EachChannel
 from revox_lightning.models.gaussian_process import GaussianProcess
 from revox_lightning.models.shaped_noise import ShapedNoise
@@ -37,6 +38,9 @@ def train(cfg: DictConfig, path: Path, resume: bool, train_one: Train) -> dict[s
     """
     folder = RunFolder(path)
     OmegaConf.resolve(cfg)
+    portrait.check(cfg)
+    if "group" in cfg.logger and cfg.logger.group is None:
+        cfg.logger.group = f"{cfg.name}/{path.name}"  # of the machine and of its parts
     folder.write_text("config.yaml", OmegaConf.to_yaml(cfg))  # what a resumed run goes by
     metrics: dict[str, Any] = {"name": cfg.name, "task": cfg.task}
     modules = {}
@@ -58,12 +62,29 @@ def train(cfg: DictConfig, path: Path, resume: bool, train_one: Train) -> dict[s
         "train_seconds": sum(metrics.get(f"{part}/train_seconds", 0.0) for part in PARTS),
     }
     folder.write_json("metrics.json", metrics)
+    metrics |= _shown(cfg, folder, net, metrics)
+    folder.write_json("metrics.json", metrics)
     print(
         f"{cfg.name}: {metrics['parameters']:,} parameters in three parts, {metrics['real_time_factor']:.1f} x real "
         f"time.\nPlay a file through it: revox render run={path} IN OUT [wow_flutter=1] [hiss=1] [seed=0]\n"
         f"Measure it: revox measure run={path}"
     )
     return metrics
+
+
+def _shown(cfg: DictConfig, folder: RunFolder, net: Net, metrics: dict[str, Any]) -> dict[str, float]:
+    """The machine beside the one it learned from, in its folder and in a run of its own in W&B; figures of both."""
+    plain: Any = OmegaConf.to_container(cfg, resolve=True)
+    logger = loggers.build_logger(cfg, folder.path, plain)
+    try:
+        found = portrait.draw(cfg, folder, net, logger)
+        if logger:
+            logged = {name: value for name, value in (metrics | found).items() if name not in ("name", "task")}
+            logger.experiment.log(logged)
+            logger.experiment.summary.update(logged)
+        return found
+    finally:
+        loggers.close(logger)
 
 
 def _place(path: Path, part: str) -> Path:

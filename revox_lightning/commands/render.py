@@ -23,11 +23,10 @@ from revox_lightning.data.recordings import SUFFIXES
 from revox_lightning.errors import UserError
 from revox_lightning.models.contract import Net
 from revox_lightning.models.each_channel import EachChannel
-from revox_lightning.models.tape_hybrid import TapeHybrid
 from revox_lightning.runs import RunFolder
 
 _READ_FRAMES = 16_384
-_GENERATED = ("wow_flutter", "hiss", "seed")  # of a machine that makes them up
+_GENERATED = ("wow_flutter", "hiss", "seed")  # of nets that make them up, and name them as what they `generate`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,17 +84,24 @@ def render(argv: list[str]) -> None:
 
 def _set_generated(net: Net, named: dict[str, str]) -> None:
     """How much wow and flutter and hiss are made, and from which seed."""
+    scales = _generates(net)
     for name in _GENERATED:
-        if name in named and not isinstance(net, TapeHybrid):
+        if name in named and name not in (*scales, *(("seed",) if scales else ())):
             raise UserError(
                 f"{name}= is for machines that make their own wow and flutter and hiss (model=tape_hybrid)."
             )
-    if isinstance(net, TapeHybrid):
-        net.wow_flutter, net.hiss = (_scale(named, name, getattr(net, name)) for name in _GENERATED[:2])
-        seed = _number(named, "seed", net.seed)
+    for name in scales:
+        setattr(net, name, _scale(named, name, getattr(net, name)))
+    if "seed" in named:
+        seed = _number(named, "seed", 0.0)
         if not seed.is_integer():
             raise UserError(f"seed={named['seed']}: give a whole number.")
-        net.seed = int(seed)
+        net.seed = int(seed)  # type: ignore[attr-defined]
+
+
+def _generates(net: Net) -> tuple[str, ...]:
+    """The scales of what a net makes up from its `seed`; none of a net that plays what it is given and no more."""
+    return getattr(net, "generates", ())
 
 
 def _scale(named: dict[str, str], name: str, usual: float) -> float:
@@ -129,7 +135,7 @@ def _render_file(how: _Playing, source: Path, target: Path) -> None:
         x = audio.converted(loud(), info.sample_rate_hz, model_hz, info.channels)
         played = parallel.play(
             net, x, how.controls,
-            threads=1 if isinstance(net, TapeHybrid) else how.threads,  # one tape, from its beginning to its end
+            threads=1 if _generates(net) else how.threads,  # one tape, from its beginning to its end
             block_samples=how.block_samples, warmup_samples=model_hz,
             samples=math.ceil(info.frames * model_hz / info.sample_rate_hz),
         )  # fmt: skip
@@ -166,8 +172,8 @@ def _say(
 
 def _for_channels(net: Net, channels: int, source: Path) -> Net:
     """The net that fits a file; a mono net plays each channel by itself."""
-    if isinstance(net, TapeHybrid) and net.net.channels == 1:
-        net.channels = channels  # each through the same net, all on one tape
+    if getattr(net, "any_channels", False):
+        net.channels = channels  # type: ignore[misc]  # each through the same net, all on one tape
     if net.channels in (1, channels):
         return net
     if isinstance(net, EachChannel) and channels == 1:

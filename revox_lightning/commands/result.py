@@ -7,6 +7,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from revox_lightning.commands import portrait
 from revox_lightning.commands.exits import log
 from revox_lightning.commands.show import count, real_time_factor
 from revox_lightning.data.module import PairData
@@ -55,6 +56,11 @@ def report(
         logged = {k: v for k, v in metrics.items() if k not in ("name", "task")}  # which the config holds
         log_result(logger.experiment, logged, rows, listening.written, drawn)
     tell(f"{cfg.name} on the test split ({data.seconds('test'):.0f} s)", rows, rivals)
+    knobs = data.takes("test")[0].controls  # settings that it was trained at, or near to
+    found = portrait.draw(cfg, folder, net, logger, knobs)
+    if found:
+        metrics |= found
+        folder.write_json("metrics.json", metrics)
     print(
         f"Listen: {folder.path / 'audio'}   pictures: {folder.path / 'plots'}   figures: {folder.path / 'metrics.json'}"
     )

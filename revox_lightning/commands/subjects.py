@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import torch
 from omegaconf import DictConfig
 
-from revox_lightning import audio
+from revox_lightning import audio, dsp, measure
+from revox_lightning import tape as tape_package
 from revox_lightning.commands import assemble
 from revox_lightning.commands.exits import log
 from revox_lightning.errors import UserError
@@ -24,14 +27,13 @@ from revox_lightning.measure.locate import coarse_delay
 from revox_lightning.measure.programme import programme_sheet
 from revox_lightning.measure.tape import MeasuringTape, excerpt, measuring_tape
 from revox_lightning.models.contract import Net
-from revox_lightning.report.data_sheet import Sheets, read_json
+from revox_lightning.report import examples
+from revox_lightning.report.data_sheet import Sheets, read_json, write_json
 from revox_lightning.runs import RunFolder
-from revox_lightning.stream import Player
 from revox_lightning.tape.machine import TapeMachine
 
 SHEET_NAME = "data_sheet.json"
 _UNSTEADY = ("transport", "azimuth", "hiss", "asperity", "dropouts", "print_through")
-_BLOCK_SAMPLES = 65_536
 Progress = Callable[[str], None]
 
 
@@ -45,10 +47,12 @@ class Settings:
     zero_vu_dbfs: float | None = None
     controls: tuple[float, ...] = ()
     kernels: str | None = None
+    channels: int = 2
+    keep: Path | None = None  # a folder for sheets of machines, which are then measured once
 
     def tape(self, sample_rate_hz: int, zero_vu_dbfs: float) -> MeasuringTape:
         zero_vu = zero_vu_dbfs if self.zero_vu_dbfs is None else self.zero_vu_dbfs
-        return measuring_tape(self.sample_rate_hz or sample_rate_hz, zero_vu, self.speed_seconds)
+        return measuring_tape(self.sample_rate_hz or sample_rate_hz, zero_vu, self.speed_seconds, self.channels)
 
 
 def of_machine(name: str, overrides: list[str], settings: Settings, progress: Progress) -> Sheets:
@@ -69,23 +73,47 @@ def _machine_sheet(
     sheet = _sheet(tape, wet, mode if machine.transport else None, name, progress)
     if sheet["response"]["group_delay_ms"] is None or not sheet["aliasing"]:
         progress(f"{name}: group delay and aliasing")
-        still = excerpt(tape, ("alignment", "sweep_-20", "aliasing_0", "aliasing_6"))
-        wet = machine.without(*_UNSTEADY).play(still.signal, tape.sample_rate_hz, seed=0).wet
-        bench = Bench(still.sections, still.signal, wet, tape.sample_rate_hz, tape.zero_vu_dbfs)
-        sheet["response"]["group_delay_ms"] = plain(sweeps.responses(bench)["group_delay_ms"])
-        sheet["aliasing"] = plain(aliasing_of(bench))
-        sheet["notes"].append("group delay and aliasing measured with the unsteady stages (speed, noise) off")
-        for what in ("group delay", "aliasing"):
-            sheet["missing"].pop(what, None)
+        steady = machine.without(*_UNSTEADY)
+        _add_steady(sheet, tape, lambda x: steady.play(x, tape.sample_rate_hz, seed=0).wet)
     return sheet | {"published": machine.published}
+
+
+def _add_steady(sheet: dict[str, Any], tape: MeasuringTape, play: Callable[[np.ndarray], np.ndarray]) -> None:
+    """What only a steady machine shows: `play` is the one of the sheet with its speed and noise switched off."""
+    still = excerpt(tape, ("alignment", "sweep_-20", "aliasing_0", "aliasing_6"))
+    bench = Bench(still.sections, still.signal, play(still.signal), tape.sample_rate_hz, tape.zero_vu_dbfs)
+    sheet["response"]["group_delay_ms"] = plain(sweeps.responses(bench)["group_delay_ms"])
+    sheet["aliasing"] = plain(aliasing_of(bench))
+    sheet["notes"].append("group delay and aliasing measured with the unsteady stages (speed, noise) off")
+    for what in ("group delay", "aliasing"):
+        sheet["missing"].pop(what, None)
+
+
+def _still(net: Net, scales: Sequence[str], x: np.ndarray, controls: torch.Tensor) -> np.ndarray:
+    """x (channels, time) through a net with what it generates switched off."""
+    as_set = {name: getattr(net, name) for name in scales}
+    try:
+        for name in scales:
+            setattr(net, name, 0.0)
+        return examples.played(net, torch.from_numpy(x), controls).numpy()
+    finally:
+        for name, value in as_set.items():
+            setattr(net, name, value)
 
 
 def of_run(path: str, settings: Settings, progress: Progress) -> tuple[Sheets, RunFolder]:
     """The sheet of a trained net, with what it missed, and before it that of its target where that can be had."""
     net, cfg, folder = assemble.load_run(path, settings.kernels)
+    return of_net(net, cfg, folder, settings, progress), folder
+
+
+def of_net(net: Net, cfg: DictConfig, folder: RunFolder, settings: Settings, progress: Progress) -> Sheets:
+    """The same of a net at hand, and of the run folder that it belongs to."""
     rate_hz = int(cfg.data.sample_rate_hz)
     if settings.sample_rate_hz not in (None, rate_hz):
-        raise UserError(f"sample_rate_hz={settings.sample_rate_hz}: the net of {path} works at {rate_hz} Hz only.")
+        raise UserError(
+            f"sample_rate_hz={settings.sample_rate_hz}: the net of {folder.path} works at {rate_hz} Hz only."
+        )
     machine, recorded = _target(cfg)
     zero_vu = machine.zero_vu_dbfs if machine else cfg.data.get("zero_vu_dbfs")
     if recorded and zero_vu is None:
@@ -94,11 +122,20 @@ def of_run(path: str, settings: Settings, progress: Progress) -> tuple[Sheets, R
     targets = recorded
     if machine:
         name = f"target of {folder.path.parent.name}"
-        targets = [(name, _machine_sheet(machine, tape, settings.mode, name, progress))]
+        targets = [(name, _kept(settings.keep, machine, tape, settings.mode, name, progress))]
     name = f"{cfg.name} ({folder.path.name})"
     progress(f"{name}: {tape.signal.shape[1] / rate_hz:.0f} s of measuring tape through the net")
-    wet = play(net, tape.signal, _controls(cfg, settings.controls))
-    sheet = _sheet(tape, wet, None, name, progress, known=True)
+    wet = examples.played(net, torch.from_numpy(tape.signal), _controls(cfg, settings.controls)).numpy()
+    if not np.isfinite(wet).all():
+        raise UserError(f"the output of {name} holds NaN or infinities: train it again, with a smaller optim.lr.")
+    if not wet.any():
+        raise UserError(f"the output of {name} is silent: there is nothing to measure.")
+    # A net that makes its own wow and flutter keeps no step with the tape, and needs to be found on it.
+    generates = getattr(net, "generates", ())
+    sheet = _sheet(tape, wet, None, name, progress, known=not generates)
+    if generates:
+        progress(f"{name}: group delay and aliasing")
+        _add_steady(sheet, tape, lambda x: _still(net, generates, x, _controls(cfg, settings.controls)))
     peak_dbfs = folder.read_json("levels.json").get("train_input_peak_dbfs")
     if peak_dbfs is not None:
         over = peak_dbfs - tape.zero_vu_dbfs
@@ -113,8 +150,27 @@ def of_run(path: str, settings: Settings, progress: Progress) -> tuple[Sheets, R
         sentences = differences(sheet, target) or ["Nothing that these figures show."]
         sheet["missed"] = {"target": target_name, "sentences": sentences}
     else:
-        log.warning("%s: its target machine is not known, so the net is measured alone", path)
-    return [*targets, (name, sheet)], folder
+        log.warning("%s: its target machine is not known, so the net is measured alone", folder.path)
+    return [*targets, (name, sheet)]
+
+
+def _kept(
+    place: Path | None, machine: TapeMachine, tape: MeasuringTape, mode: str | None, name: str, progress: Progress
+) -> dict[str, Any]:
+    """A machine's sheet, from `place` where it was measured before by the same code."""
+    if place is None:
+        return _machine_sheet(machine, tape, mode, name, progress)
+    sources = [path for package in (dsp, measure, tape_package) for path in sorted(_folder(package).glob("*.py"))]
+    what = repr([machine, machine.published, tape.layout(), mode])
+    key = hashlib.sha256((what + "".join(path.read_text(encoding="utf-8") for path in sources)).encode())
+    path = place / f"{key.hexdigest()[:16]}.json"
+    if not path.is_file():
+        write_json([(name, _machine_sheet(machine, tape, mode, name, progress))], path)
+    return {name: value for name, value in read_json(path)[0][1].items() if name != "name"}
+
+
+def _folder(package: ModuleType) -> Path:
+    return Path(str(package.__file__)).parent
 
 
 def _target(cfg: DictConfig) -> tuple[TapeMachine | None, Sheets]:
@@ -132,23 +188,6 @@ def _target(cfg: DictConfig) -> tuple[TapeMachine | None, Sheets]:
         if (place / SHEET_NAME).is_file():
             return None, read_json(place / SHEET_NAME)
     return None, []
-
-
-def play(net: Net, x: np.ndarray, controls: torch.Tensor) -> np.ndarray:
-    """The measuring tape (channels, time) through a net, aligned with it: the net's look-ahead is taken off.
-
-    A mono net plays each channel by itself, as a batch. Raises UserError where the channels do not fit.
-    """
-    if net.channels not in (1, len(x)):
-        raise UserError(f"the net takes {net.channels} channels and the measuring tape has {len(x)}: it has 1 or 2.")
-    player, as_batch, parts = Player(net), net.channels == 1, []
-    signal = torch.cat([torch.from_numpy(x), torch.zeros(len(x), net.latency_samples)], dim=1)
-    knobs = controls.expand(len(x) if as_batch else 1, -1)
-    with torch.inference_mode():
-        for block in signal.split(_BLOCK_SAMPLES, dim=1):
-            y, _ = player.step(block[:, None] if as_batch else block[None], None, knobs)
-            parts.append(y[:, 0] if as_batch else y[0])
-    return torch.cat(parts, dim=1).numpy()
 
 
 def _controls(cfg: DictConfig, given: tuple[float, ...]) -> torch.Tensor:

@@ -13,7 +13,7 @@ from pytorch_lightning.callbacks import EarlyStopping
 from revox_lightning.callbacks.checkpoints import AtomicCheckpointIO, BestAndLast
 from revox_lightning.callbacks.progress import EpochLines
 from revox_lightning.callbacks.records import MetricsCSV
-from revox_lightning.commands import assemble, generator_result, hybrid, loggers, result
+from revox_lightning.commands import assemble, generator_result, hybrid, loggers, portrait, result
 from revox_lightning.commands.exits import log, set_up_logging
 from revox_lightning.commands.show import count
 from revox_lightning.data.inspect import Level
@@ -33,6 +33,7 @@ def train(cfg: DictConfig, path: Path, resume: bool = False) -> dict[str, Any]:
     """Trains one model and leaves its run folder; returns what stands in ``metrics.json``."""
     if cfg.get("parts"):
         return hybrid.train(cfg, path, resume, train)
+    portrait.check(cfg)
     set_up_logging()  # again: Lightning set its own level when it was imported
     _quieten()
     allocator.tune()

@@ -7,7 +7,15 @@ import torch
 from torch import Tensor
 
 from revox_lightning.errors import UserError
-from revox_lightning.export.json_weights import positive_integer, read_object, weights, with_keys
+from revox_lightning.export.captures import Capture, described
+from revox_lightning.export.json_weights import (
+    check_memory,
+    positive_integer,
+    positive_integers,
+    read_object,
+    weights,
+    with_keys,
+)
 from revox_lightning.models.wavenet import WaveNet
 
 KEYS = (
@@ -21,6 +29,16 @@ KEYS = (
 )
 
 
+def read(path: str | Path) -> Capture:
+    """What `load` finds, as a capture; such a file names no sample rate."""
+    net = load(path)
+    options = {
+        "dilations": [gated.dilation[0] for gated in net.gated], "width": net.input.out_channels,
+        "kernel": net.gated[0].kernel_size[0],
+    }  # fmt: skip
+    return Capture(net, described(WaveNet, **options, channels=1, controls=0), None, {})
+
+
 def load(path: str | Path) -> WaveNet:
     """The published model in `path`, ready to play.
 
@@ -30,14 +48,13 @@ def load(path: str | Path) -> WaveNet:
     if (content["activation"], content["input_channels"], content["output_channels"]) != ("gated", 1, 1):
         found = f"{content['activation']!r} with {content['input_channels']} in, {content['output_channels']} out"
         raise UserError(f"{path} holds a WaveNet of activation {found}: only a gated one, 1 in and 1 out, loads")
-    if not isinstance(content["dilations"], list) or not content["dilations"]:
-        raise UserError(f"{path}: dilations is {content['dilations']!r} where a list is expected")
     with torch.device("meta"):  # sizes without memory: a wrong one shows before anything is allocated
         net = WaveNet(
-            [positive_integer(dilation, "a dilation", path) for dilation in content["dilations"]],
+            positive_integers(content["dilations"], "dilations", path, most=2**22),
             width=positive_integer(content["residual_channels"], "residual_channels", path),
             kernel=positive_integer(content["filter_width"], "filter_width", path),
         )
+    check_memory(net.receptive_field, path)
     stored = variables(content["variables"], path)
     expected = net.state_dict()
     found = {name: convolution(stored, name, old, net, path) for name, old in expected.items()}

@@ -198,7 +198,7 @@ def _curve_differences(sheet: dict[str, Any], target: dict[str, Any]) -> Iterato
     for level_vu, curves in (lookup(target, "response.gain_db") or {}).items():
         own = lookup(sheet, f"response.gain_db.{level_vu}") or []
         hz, own_hz = (np.array(lookup(s, "response.frequency_hz") or [], dtype=float) for s in (target, sheet))
-        for channel, (a, b) in enumerate(zip(own, curves, strict=False)):
+        for channel, (a, b) in enumerate(zip(own, curves, strict=False) if hz.size and own_hz.size else ()):
             a, b = (np.array([np.nan if v is None else v for v in curve], dtype=float) for curve in (a, b))
             gap = np.interp(hz, own_hz, a) - b
             gap[(hz < 40) | (hz > 16_000) | ~np.isfinite(gap)] = 0

@@ -12,7 +12,7 @@ DIRECT_SAMPLES = 64
 
 
 class FIR(nn.Module):
-    """One causal FIR filter per channel: y[n] = sum_k h[k] x[n - k].
+    """One causal FIR filter per channel: y[n] = sum_k h[k] x[n - k], and with `bias` a constant on top.
 
     The output at n estimates the wet signal at n - lookahead: the first `lookahead` taps reach into its future.
     Starts as the unit impulse at `lookahead` (the dry signal, in time); `load` sets the taps. `h` (channels, taps)
@@ -28,7 +28,9 @@ class FIR(nn.Module):
     side_channels = 0
     h: Tensor
 
-    def __init__(self, taps: int, lookahead: int = 0, channels: int = 1, trainable: bool = False) -> None:
+    def __init__(
+        self, taps: int, lookahead: int = 0, channels: int = 1, trainable: bool = False, bias: bool = False
+    ) -> None:
         super().__init__()
         if not 0 <= lookahead < taps:
             raise UserError(
@@ -42,6 +44,7 @@ class FIR(nn.Module):
             self.h = nn.Parameter(h)
         else:
             self.register_buffer("h", h)
+        self.bias = nn.Parameter(torch.zeros(channels, 1), requires_grad=trainable) if bias else None
 
     def load(self, h: Tensor) -> None:
         """Set the taps: (taps,) for all channels or (channels, taps). Raises UserError for another shape or NaN."""
@@ -59,7 +62,8 @@ class FIR(nn.Module):
         filtered = direct_convolution if x.shape[-1] <= DIRECT_SAMPLES else fft_convolution
         # bfloat16 keeps 8 bits, which would bury what the filter is good for.
         with torch.autocast(x.device.type, enabled=False):
-            return filtered(window.to(self.h.dtype), self.h), state
+            y = filtered(window.to(self.h.dtype), self.h)
+            return (y if self.bias is None else y + self.bias), state
 
     @property
     def multiply_adds_per_sample(self) -> int:

@@ -45,6 +45,7 @@ class TapeHybrid(nn.Module):
 
     side_channels = 0
     receptive_field = None
+    generates = ("wow_flutter", "hiss")  # made up from `seed`: attributes that scale each
 
     def __init__(
         self,
@@ -72,6 +73,11 @@ class TapeHybrid(nn.Module):
         self.line = DelayLine(max_delay_samples, "band_limited")
         self.controls, self.sample_rate_hz = net.controls, sample_rate_hz
         self.wow_flutter, self.hiss, self.seed = wow_flutter, hiss, seed
+
+    @property
+    def any_channels(self) -> bool:
+        """Whether `channels` may be set to as many as are to be played."""
+        return self.net.channels == 1
 
     def reseed(self, generator: torch.Generator) -> None:
         """Takes a new seed out of `generator`."""

@@ -79,6 +79,22 @@ def write_json(sheets: Sheets, path: Path) -> None:
     _write(path, re.sub(r"\[[^\[\]{}\"]*\]", lambda numbers: re.sub(r"\s+", " ", numbers[0]), text) + "\n")
 
 
+def write_table(sheets: Sheets, path: Path) -> None:
+    """Writes the figures of the named sheets side by side as a Markdown table, and their notes beneath it.
+
+    Raises UserError where the disk refuses.
+    """
+    names = [name.replace("|", "/") for name, _ in sheets]
+    lines = ["# Data sheet", "", f"| figure | unit | {' | '.join(names)} |", "|---|---|" + "---:|" * len(names)]
+    lines += [f"| {figure.label} | {figure.unit} | {' | '.join(cells)} |" for figure, cells in rows(sheets)]
+    for name, sheet in sheets:
+        lines += ["", *(f"- {name}: {note}." for note in sheet.get("notes", []))]
+        if sheet.get("missed"):
+            target, sentences = sheet["missed"]["target"], sheet["missed"]["sentences"]
+            lines += ["", f"What did {name} miss of {target}? {' '.join(sentences)}"]
+    _write(path, "\n".join(lines) + "\n")
+
+
 def read_json(path: Path) -> Sheets:
     """What ``write_json`` wrote; raises UserError where the file is no data sheet."""
     try:

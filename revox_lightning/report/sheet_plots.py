@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import matplotlib
@@ -13,6 +14,7 @@ import numpy as np
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from revox_lightning.measure.figures import lookup
@@ -22,6 +24,7 @@ Sheets = list[tuple[str, dict[str, Any]]]
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _STYLES = ("-", "--")
 _SIZE = (5.2, 3.1)
+_GRID = {"left": 0.05, "right": 0.99, "bottom": 0.06, "top": 0.95, "wspace": 0.2, "hspace": 0.45}
 _LOOPS = {"100 Hz at +6 VU": "--", "1 kHz at +6 VU": "-"}
 
 
@@ -38,6 +41,28 @@ def plots(sheets: Sheets) -> list[tuple[str, str]]:
             caption += "the tape saturates in the treble."
             drawn.insert(1 + i, (_svg(lambda ax, sheet=sheet: _levels(ax, sheet)), caption))
     return drawn
+
+
+def picture(sheets: Sheets, path: Path) -> None:
+    """All curves that at least one sheet has on one PNG, three in a row; nothing where there is none."""
+    shown = []
+    for draw, paths, caption in _PICTURES:
+        having = [(i, name, s) for i, (name, s) in enumerate(sheets) if any(lookup(s, p) for p in paths)]
+        if having:
+            shown.append((draw, having, caption.split(". ")[0].split(":")[0].rstrip(".")))
+    if not shown:
+        return
+    rows = -(-len(shown) // 3)
+    with matplotlib.rc_context({"font.size": 8}):
+        figure = Figure(figsize=(3 * _SIZE[0], rows * _SIZE[1]))
+        axes = figure.subplots(rows, 3, squeeze=False, gridspec_kw=_GRID).ravel()
+        for ax in axes[len(shown) :]:
+            ax.remove()
+        for ax, (draw, having, title) in zip(axes, shown, strict=False):
+            draw(ax, having)
+            ax.grid(alpha=0.3, which="both", lw=0.5)
+            ax.set_title(title, loc="left")
+        figure.savefig(path, dpi=90)
 
 
 _Having = list[tuple[int, str, dict[str, Any]]]

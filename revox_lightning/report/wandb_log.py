@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,3 +28,18 @@ def log_result(
     pictures = {f"plots/{path.stem}": wandb.Image(str(path)) for path in plots}
     experiment.log(metrics | sounds | pictures | {"test/results": table})
     experiment.summary.update(metrics)
+
+
+def log_portrait(
+    experiment: Any, columns: Sequence[str], rows: list[list[str]], picture: Path | None, heard: dict[str, Path]
+) -> None:
+    """Logs a data sheet (its table, its picture) and the examples (``music_dry``, ... and their files)."""
+    logged: dict[str, Any] = {
+        f"examples/{name}": wandb.Audio(str(path), caption=path.name) for name, path in heard.items()
+    }
+    if rows:
+        logged["data_sheet/figures"] = wandb.Table(columns=[*columns], data=rows)
+    if picture is not None:
+        logged["data_sheet/curves"] = wandb.Image(str(picture))
+    if logged:
+        experiment.log(logged)
