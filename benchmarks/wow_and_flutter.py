@@ -29,7 +29,14 @@ ROWS = {
     "demodulated": ("GRU, delay taken out of the targets", ["experiment=tape_demodulated"]),
     "ignored": ("GRU, only the mean delay taken out", ["experiment=tape_ignored"]),
 }
-BUDGET = ["logger=csv", "report.data_sheet=false", "report.examples=[]", "trainer=cpu", "system.threads=1", "trainer.max_epochs=10"]
+BUDGET = [
+    "logger=csv",
+    "report.data_sheet=false",
+    "report.examples=[]",
+    "trainer=cpu",
+    "system.threads=1",
+    "trainer.max_epochs=10",
+]
 
 
 def row(label: str, seeds: list[dict[str, Any]]) -> list[str]:

@@ -11,7 +11,7 @@ from torch import nn
 from revox_lightning.errors import UserError
 from revox_lightning.export import mikkonen_unet
 from revox_lightning.models import random_blocks
-from revox_lightning.models.denoiser import Denoiser, euler
+from revox_lightning.models.denoiser import Denoiser, euler, summed_up
 from revox_lightning.models.unet_1d import UNet1d
 from revox_lightning.objectives.diffusion import Diffusion
 
@@ -100,12 +100,31 @@ def test_segments_are_faded_into_one_another():
     d = denoiser()
     first, carry = d.block(0, 0, 1, None)
     second, _ = d.block(1, 0, 1, carry)
-    assert first.shape == second.shape == (1, d.block_samples) and carry.shape == (1, 16)
+    assert first.shape == second.shape == (1, d.block_samples) and carry.shape == (1, 17)
     # Where the next segment begins the signal is still what was promised, and goes over to what was made of it.
     assert (second[:, 0] - carry[:, 0]).abs().max() < 1e-3
-    made = d.segments(1, random_blocks.seeded(0, 1), carry)
+    made = d.segments(1, random_blocks.seeded(0, 1), carry[:, :-1])
     torch.testing.assert_close(second[:, 16:], made[:, 16:48], rtol=0, atol=0)
     assert (second[:, 15] - made[:, 15]).abs().max() < 1e-3
+
+
+def test_with_emphasis_what_is_learned_and_what_is_made_are_inverse():
+    d, x = denoiser(emphasis=0.9), torch.randn(3, 50)
+    learned = d.training_segments(x)
+    assert learned.shape == (3, 49)
+    torch.testing.assert_close(summed_up(learned, 0.9, x[:, :1]), x[:, 1:])
+    torch.testing.assert_close(denoiser().training_segments(x), x - x.mean(1, keepdim=True))
+
+
+def test_with_emphasis_white_noise_becomes_a_walk_that_stays_near():
+    """The net that knows nothing makes white noise, so the sum is an autoregressive process of known rms."""
+    d = denoiser(steps=100, emphasis=0.9)
+    y = d.sample(4000, generator(), 4)
+    assert y.std().item() == pytest.approx(0.5 / math.sqrt(1 - 0.81), rel=0.05)
+    assert (y[:, 1:] * y[:, :-1]).mean().item() == pytest.approx(0.9 * y.square().mean().item(), rel=0.02)
+    following = d.stream(generator(), 4)
+    assert torch.equal(y[:, :300], torch.cat([following(n) for n in (1, 47, 100, 152)], dim=1))
+    assert d.excursion_seconds == pytest.approx(10 * denoiser().excursion_seconds)
 
 
 def test_a_checkpoint_carries_it(tmp_path):
@@ -123,6 +142,8 @@ def test_what_has_no_room_is_refused():
         denoiser(steps=1)
     with pytest.raises(UserError, match="at most half"):
         denoiser(overlap_samples=33)
+    with pytest.raises(UserError, match=r"emphasis=1\.0"):
+        denoiser(emphasis=1.0)
 
 
 class Small(nn.Module):

@@ -5,9 +5,11 @@ import json
 import pytest
 import torch
 
+from revox_lightning import audio
 from revox_lightning.commands import assemble, settings
 from revox_lightning.commands.training import train
 from revox_lightning.errors import UserError
+from revox_lightning.report import wandb_log
 
 TINY = {
     "wow_flutter_diffusion": [
@@ -21,9 +23,9 @@ TINY = {
 }  # fmt: skip
 
 
-def run(model, folder, *words, resume=False):
+def run(model, folder, *words, resume=False, logger="csv"):
     cfg = settings.composed(
-        [f"model={model}", *TINY[model], "logger=csv", "trainer=cpu", "system.lr_warmup_iterations=3", *words]
+        [f"model={model}", *TINY[model], f"logger={logger}", "trainer=cpu", "system.lr_warmup_iterations=3", *words]
     )
     cfg.run_dir, cfg.data.cache_dir = str(folder), str(folder.parent / "cache")
     return train(cfg, folder, resume)
@@ -37,11 +39,26 @@ def test_a_generator_stands_beside_its_plain_rival(model, tmp_path):
         assert metrics[f"test/{name}"] >= 0 or name == "std_db"
         assert f"test/{name}_rival" in metrics
     assert metrics["test/values_rival"] < metrics["test/values"]  # after one epoch it can make nothing yet
-    assert (tmp_path / "run" / "audio" / "made.wav").exists() == (model == "hiss_diffusion")
+    heard = {path.name for path in (tmp_path / "run" / "audio").glob("*")}
+    assert heard == ({"real.wav", "rival.wav", "made.wav"} if model == "hiss_diffusion" else set())
+    drawn = {path.name for path in (tmp_path / "run" / "plots").glob("*")}
+    assert drawn == {"spectra.png", "stretch.png", "increments.png"}
     net, _, _ = assemble.load_run(tmp_path / "run", playing=False)
     with pytest.raises(UserError, match="plays none"):
         assemble.load_run(tmp_path / "run")
     assert net.sample(50, torch.Generator().manual_seed(0)).isfinite().all()
+
+
+def test_pictures_sounds_and_the_table_are_logged(tmp_path, monkeypatch):
+    handed = []
+    monkeypatch.setattr(wandb_log, "log_result", lambda experiment, *what: handed.append(what))
+    run("hiss_diffusion", tmp_path / "run", "trainer.max_epochs=1", logger="wandb")
+    ((metrics, rows, heard, drawn),) = handed
+    assert metrics["test/spectrum_db"] > 0 and "name" not in metrics
+    assert [row["row"] for row in rows] == ["test split", "training split", "shaped noise", "hiss_diffusion"]
+    assert [set(sounds) for sounds in heard] == [{"real", "rival", "made"}] and len(drawn) == 3
+    made = audio.read(heard[0]["made"])
+    assert made.shape == (1, 5 * 44100) and made.std() > 0
 
 
 def test_a_run_that_goes_on_ends_as_one_that_was_never_interrupted(tmp_path):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from revox_lightning import audio
 from revox_lightning.data.hiss import Hiss
 from revox_lightning.data.module import PairData
 from revox_lightning.errors import UserError
@@ -100,6 +101,18 @@ def test_takes_of_one_length_are_drawn_at_once():
     assert source.asked == [(500, 4), (300, 1)]
     assert rows[0]["row"] == "counted" and rows[0]["cpu_seconds_per_second"] >= 0
     assert rows[0]["std_db"] == pytest.approx(60.0, abs=1.0)
+
+
+@pytest.mark.parametrize("channels", ["left", "right", "mix", "each"])
+def test_material_is_the_channel_that_is_learned(tmp_path, channels):
+    seconds = {"train": 1.0, "val": 0.5, "test": 0.5}
+    source = Hiss(TapeMachine(hiss=noise.Hiss()), sample_rate_hz=16_000, seconds=seconds, cache_dir=str(tmp_path))
+    data = PairData(
+        source, sample_rate_hz=16_000, channels=channels, segment_samples=4096, batch_size=1, cache_dir=str(tmp_path)
+    )
+    whole = audio.read(data.takes("test")[0].wet)
+    expected = {"left": whole[:1], "right": whole[1:], "mix": whole.mean(0, keepdim=True), "each": whole}[channels]
+    assert torch.equal(generators.material(data, "test", 0.25)[0], expected[:, :4000])
 
 
 def test_a_table_of_the_machines_hiss(tmp_path, capsys):

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 import logging
 from pathlib import Path
 
@@ -12,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from revox_lightning import audio, tape
+from revox_lightning import audio
+from revox_lightning.data import sources
 from revox_lightning.data.recordings import SUFFIXES
 from revox_lightning.data.takes import SPLITS, Take
 from revox_lightning.dsp import oversampling, weighting
@@ -69,7 +68,7 @@ class Hiss:
     def takes(self) -> list[Take]:
         """One take for each rendered split or each stretch; renders what is missing."""
         if self._root is not None:
-            return _shared_out([take for path in _files(self._root) for take in self._quiet(path)], self._root)
+            return _shared_out([take for path in _recordings(self._root) for take in self._quiet(path)], self._root)
         missing = [split for split in SPLITS if not self._path(split).exists()]
         if missing:
             log.info("letting %.0f s of silent tape run (once) ...", sum(self._seconds[s] for s in missing))
@@ -86,19 +85,15 @@ class Hiss:
 
     def _quiet(self, path: Path) -> list[Take]:
         rate_hz = audio.info(path).sample_rate_hz
-        named = next((part for part in reversed(path.parent.parts) if part in SPLITS), None)
         found = quiet_stretches(audio.read(path), rate_hz, self._least)
-        return [_take(path, piece.start, piece.stop, named) for piece in found]
+        return [_take(path, piece.start, piece.stop, sources.named_split(path)) for piece in found]
 
     def _path(self, split: str) -> Path:
         return self._folder / f"{split}.wav"
 
     def _key(self) -> str:
-        sources = [Path(__file__), *(Path(str(module.__file__)) for module in (oversampling, weighting))]
-        sources += sorted(Path(str(tape.__file__)).parent.glob("*.py"))
-        code = "".join(path.read_text(encoding="utf-8") for path in sources)
         settings = [dataclasses.asdict(self._machine), self._rate_hz, self._seconds, self._channels, self._seed]
-        return hashlib.sha256((json.dumps(settings, sort_keys=True) + code).encode()).hexdigest()[:16]
+        return sources.key(settings, (oversampling, weighting), __file__)
 
 
 def quiet_stretches(x: Tensor, rate_hz: int, least_seconds: float) -> list[slice]:
@@ -133,11 +128,8 @@ def _take(path: Path, start: int, stop: int, split: str | None) -> Take:
     return Take(f"{path.stem}_{start}" if start else path.stem, path, path, start, stop, split=split)
 
 
-def _files(root: Path) -> list[Path]:
-    if not root.is_dir():
-        raise UserError(f"data.root={root}: there is no such folder.")
-    files = sorted(path.resolve() for path in root.rglob("*") if path.suffix.lower() in SUFFIXES)
-    return [path for path in files if not path.stem.endswith(_INPUT_MARKS)]
+def _recordings(root: Path) -> list[Path]:
+    return [path for path in sources.files(root, SUFFIXES) if not path.stem.endswith(_INPUT_MARKS)]
 
 
 def _shared_out(takes: list[Take], root: Path) -> list[Take]:

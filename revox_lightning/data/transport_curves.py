@@ -5,7 +5,6 @@ from __future__ import annotations
 import concurrent.futures
 import dataclasses
 import hashlib
-import json
 import logging
 import math
 from pathlib import Path
@@ -14,8 +13,8 @@ import numpy as np
 import torch
 from scipy.signal import resample_poly
 
-from revox_lightning import audio, tape
-from revox_lightning.data import trajectories
+from revox_lightning import audio
+from revox_lightning.data import sources, trajectories
 from revox_lightning.data.takes import SPLITS, Take
 from revox_lightning.dsp import weighting
 from revox_lightning.errors import UserError
@@ -63,7 +62,7 @@ class TransportCurves:
     def takes(self) -> list[Take]:
         """One take for each tape or file; makes what is missing."""
         if self._root is not None:
-            return [self._of_file(path) for path in _files(self._root)]
+            return [self._of_file(path) for path in _measured(self._root)]
         folder = self._folder / self._key()
         tapes = [(split, i) for split in SPLITS for i in range(math.ceil(self._seconds[split] / _TAPE_SECONDS))]
         paths = [folder / f"{split}-{i:03d}.wav" for split, i in tapes]
@@ -95,14 +94,11 @@ class TransportCurves:
             rate_hz = _rate_hz(path)
             delay = at_rate(trajectories.load(path) / rate_hz, rate_hz, self._rate_hz)
             _write(copy, delay, self._rate_hz)
-        named = (part for part in reversed(path.parent.parts) if part in SPLITS)
-        return _take(copy, next(named, None))
+        return _take(copy, sources.named_split(path))
 
     def _key(self) -> str:
-        sources = [Path(__file__), Path(str(weighting.__file__)), *sorted(Path(str(tape.__file__)).parent.glob("*.py"))]
-        code = "".join(path.read_text(encoding="utf-8") for path in sources)
         settings = [dataclasses.asdict(self._transport), self._speed_ips, self._rate_hz, self._seconds, self._seed]
-        return hashlib.sha256((json.dumps(settings, sort_keys=True) + code).encode()).hexdigest()[:16]
+        return sources.key(settings, (weighting,), __file__)
 
 
 def at_rate(delay: np.ndarray, from_hz: int, to_hz: int) -> np.ndarray:
@@ -124,10 +120,8 @@ def _take(path: Path, split: str | None) -> Take:
     return Take(path.stem, path, path, 0, audio.info(path).frames, split=split)
 
 
-def _files(root: Path) -> list[Path]:
-    if not root.is_dir():
-        raise UserError(f"data.root={root}: there is no such folder.")
-    found = sorted(path.resolve() for path in root.rglob("*.npz"))
+def _measured(root: Path) -> list[Path]:
+    found = sources.files(root, (".npz",))
     if not found:
         raise UserError(f"data.root={root} holds no trajectories (NAME.npz): revox align writes them beside raw pairs.")
     return found

@@ -1,6 +1,6 @@
 """Trajectories as a Gaussian process of measured spectrum: what diffusion models of wow and flutter must beat."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +23,9 @@ class GaussianProcess(nn.Module):
     torch.Size([1, 1000])
     """
 
+    channels = 1
     largest: Tensor
+    stream, sample = random_blocks.stream, random_blocks.sample
 
     def __init__(self, taps: int = 16384, rate_hz: float = 100) -> None:
         super().__init__()
@@ -41,14 +43,6 @@ class GaussianProcess(nn.Module):
     def block(self, number: int, seed: int, rows: int, carry: Tensor | None) -> tuple[Tensor, Tensor]:
         """The next piece of `rows` independent trajectories (random_blocks.RandomBlocks)."""
         return self.noise.block(number, seed, rows, carry)
-
-    def stream(self, generator: torch.Generator, rows: int = 1) -> Callable[[int], Tensor]:
-        """A function that hands out the next n samples (rows, n); cut anywhere they are the same trajectories."""
-        return random_blocks.stream(self, generator, rows)
-
-    def sample(self, samples: int, generator: torch.Generator, rows: int = 1) -> Tensor:
-        """Trajectories (rows, samples)."""
-        return self.stream(generator, rows)(samples)
 
     @property
     def block_samples(self) -> int:

@@ -64,13 +64,22 @@ def take(
     return torch.cat(pieces, dim=-1), (torch.tensor(position), present, carry)
 
 
-def stream(source: RandomBlocks, generator: torch.Generator, rows: int = 1) -> Callable[[int], Tensor]:
-    """A function that hands out the next n samples, (rows, n), each time it is called with n."""
+def stream(source: RandomBlocks, generator: torch.Generator, rows: int | None = None) -> Callable[[int], Tensor]:
+    """A function that hands out the next n samples, (rows, n), each time it is called with n; any cuts give the same.
+
+    Of independent signals; None: one row for each of the source's `channels`, or one.
+    """
     seed, state = int(torch.randint(2**62, (), generator=generator)), None
+    count = rows or getattr(source, "channels", 1)
 
     def following(samples: int) -> Tensor:
         nonlocal state
-        piece, state = take(source, samples, seed, rows, state)
+        piece, state = take(source, samples, seed, count, state)
         return piece
 
     return following
+
+
+def sample(source: RandomBlocks, samples: int, generator: torch.Generator, rows: int | None = None) -> Tensor:
+    """The first `samples` of such a stream, (rows, samples)."""
+    return stream(source, generator, rows)(samples)

@@ -4,7 +4,7 @@ The cross-spectral matrix S(f) of all channels is measured, and white noise goes
 gains is the Hermitian square root of S(f): so levels, spectra, and what channels have in common, come out as measured.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +27,7 @@ class ShapedNoise(nn.Module):
     """
 
     h: Tensor
+    stream, sample = random_blocks.stream, random_blocks.sample
 
     def __init__(self, channels: int = 1, taps: int = 8192, rate_hz: float = 44100) -> None:
         super().__init__()
@@ -76,17 +77,6 @@ class ShapedNoise(nn.Module):
         spectra = torch.fft.rfft(white).unflatten(0, (-1, self.channels))  # (sets, in, bins)
         y = torch.fft.irfft(torch.einsum("oif,sif->sof", gains, spectra), white.shape[1])
         return y[..., self.taps :].flatten(0, 1), white[:, -self.taps :]
-
-    def stream(self, generator: torch.Generator, rows: int | None = None) -> Callable[[int], Tensor]:
-        """A function that hands out the next n samples (rows, n), stationary from the first; cut anywhere the same.
-
-        None: one row for each channel.
-        """
-        return random_blocks.stream(self, generator, rows or self.channels)
-
-    def sample(self, samples: int, generator: torch.Generator, rows: int | None = None) -> Tensor:
-        """Noise (rows, samples)."""
-        return self.stream(generator, rows)(samples)
 
     @property
     def block_samples(self) -> int:

@@ -21,9 +21,9 @@ _FAR = 2.0  # from the data's rms: a denoiser set for another one learns and sam
 class Diffusion(nn.Module):
     """Teaches a ``Denoiser`` to take noise of any strength out of segments of the signal it is to make.
 
-    ``objective(net, batch, state) -> ({"denoise": loss}, None)`` on ``batch["wet"]`` (batch, 1, time) alone, the mean
-    of each segment taken out. Noise levels are spread over the sampler's schedule at random; ``validate`` takes the
-    same levels and the same noise at each call, so that validations compare.
+    ``objective(net, batch, state) -> ({"denoise": loss}, None)`` on ``batch["wet"]`` (batch, 1, time) alone, without
+    the mean of each segment, or with the denoiser's emphasis. Noise levels are spread over the sampler's schedule at
+    random; ``validate`` takes the same levels and the same noise at each call, so that validations compare.
     """
 
     def __init__(self) -> None:
@@ -31,7 +31,8 @@ class Diffusion(nn.Module):
         self._told = False
 
     def forward(self, net: Net, batch: dict[str, Any], state: Any) -> tuple[dict[str, Tensor], None]:
-        denoiser, x = _denoiser(net), _segments(batch)
+        denoiser = _denoiser(net)
+        x = denoiser.training_segments(batch["wet"][:, 0])
         if not self._told:
             self._told = True
             _tell(denoiser, x)
@@ -40,7 +41,8 @@ class Diffusion(nn.Module):
 
     def validate(self, net: Net, batch: dict[str, Any]) -> dict[str, Tensor]:
         """The loss with noise that is the same each time, its levels spread evenly over the batch."""
-        denoiser, x = _denoiser(net), _segments(batch)
+        denoiser = _denoiser(net)
+        x = denoiser.training_segments(batch["wet"][:, 0])
         share = (torch.arange(len(x), device=x.device) + 0.5) / len(x)
         noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(_SEED)).to(x)
         return {"denoise": _loss(denoiser, x, denoiser.noise_levels(share), noise)}
@@ -65,12 +67,6 @@ def _denoiser(net: Net) -> Denoiser:
             "one channel of the data (data.channels=left)."
         )
     return net
-
-
-def _segments(batch: dict[str, Any]) -> Tensor:
-    """(batch, time) without their means."""
-    x = batch["wet"][:, 0]
-    return x - x.mean(-1, keepdim=True)
 
 
 def _tell(denoiser: Denoiser, x: Tensor) -> None:

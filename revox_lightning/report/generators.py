@@ -12,7 +12,6 @@ from scipy.signal import welch
 from scipy.stats import wasserstein_distance
 from torch import Tensor
 
-from revox_lightning import audio
 from revox_lightning.data.module import PairData
 from revox_lightning.errors import UserError
 from revox_lightning.measure.noise import noise_level_dbfs
@@ -22,6 +21,7 @@ from revox_lightning.models.shaped_noise import ShapedNoise
 from revox_lightning.report import table
 
 TASKS = ("trajectory", "noise")
+PLAIN = {"trajectory": "Gaussian process", "noise": "shaped noise"}
 _WINDOW_SAMPLES = {"trajectory": 2048, "noise": 4096}  # of Welch's spectra: 20 s, and 11 Hz at 44.1 kHz
 _BAND_HZ = {"trajectory": (0.05, 45.0), "noise": (20.0, 20_000.0)}  # of the spectral distance
 _NAMES = {
@@ -46,14 +46,13 @@ class Generator(Protocol):
 
 
 def material(data: PairData, split: str, seconds: float | None = None) -> list[Tensor]:
-    """The signals (channel, time) of a split, in whole takes; the first `seconds` of it where that is given."""
+    """The signals (channel, time) of a split as they are learned, in whole takes; its first `seconds` if given."""
     left = None if seconds is None else round(seconds * data.sample_rate_hz)
     out = []
     for take in data.takes(split):
         frames = take.frames if left is None else min(take.frames, left)
         if frames > 0:
-            x = audio.read(take.wet, take.start + take.delay, frames)
-            out.append(x if data.audio_channels > 1 else x[:1])
+            out.append(data.beginning(take, frames)[1])
             left = None if left is None else left - frames
     return out
 
@@ -68,16 +67,24 @@ def rival(data: PairData, task: str) -> GaussianProcess | ShapedNoise:
 
 
 def against(
-    data: PairData, task: str, generators: dict[str, Generator], seconds: float | None = None, seed: int = 0
+    data: PairData,
+    task: str,
+    generators: dict[str, Generator],
+    seconds: float | None = None,
+    seed: int = 0,
+    plain: Generator | None = None,
 ) -> list[dict[str, Any]]:
-    """Rows: the test split, the training split as if it had been made, the plain rival, and each generator."""
-    plain = {"trajectory": "Gaussian process", "noise": "shaped noise"}
+    """Rows: the test split, the training split as if it had been made, the plain rival, and each generator.
+
+    `plain` is the rival, where it is fitted already.
+    """
+    _check(task)
     real = material(data, "test", seconds)
     rate_hz = data.sample_rate_hz
     training = material(data, "train", sum(x.shape[-1] for x in real) / rate_hz)
     rows = [row("test split", task, real, real, rate_hz), row("training split", task, real, training, rate_hz)]
-    _check(task)
-    return rows + compare(task, real, {plain[task]: rival(data, task)} | generators, rate_hz, seed)
+    contenders = {PLAIN[task]: plain or rival(data, task)} | generators
+    return rows + compare(task, real, contenders, rate_hz, seed)
 
 
 def compare(
