@@ -21,6 +21,7 @@ from revox_lightning.models.delayed import Delayed
 from revox_lightning.models.each_channel import EachChannel
 from revox_lightning.models.fir import FIR
 from revox_lightning.models.linear_start import LinearStart
+from revox_lightning.models.series import Series
 from revox_lightning.runs import RunFolder
 
 if TYPE_CHECKING:  # seconds of imports that a command which only plays a net does without
@@ -142,11 +143,11 @@ def _undelayed(cfg: DictConfig) -> Net:
     if not cfg.linear_start or "playback_taps" in cfg.model:  # which is a place for the filter of its own
         return build(cfg.model)
     channels = cfg.model.get("channels", 1)
+    fir = FIR(cfg.linear_filter.taps, cfg.linear_filter.lookahead_samples, channels, cfg.linear_filter.trainable)
+    if cfg.linear_start == "series":
+        return Series(build(cfg.model, **({"skip": True} if "skip" in cfg.model else {})), fir)
     changes = {"side_channels": channels} | ({"skip": False} if "skip" in cfg.model else {})
-    filter_ = cfg.linear_filter
-    return LinearStart(
-        build(cfg.model, **changes), FIR(filter_.taps, filter_.lookahead_samples, channels, filter_.trainable)
-    )
+    return LinearStart(build(cfg.model, **changes), fir)
 
 
 def build_net(cfg: DictConfig) -> Net:
@@ -230,9 +231,12 @@ def _takes_losses(objective: DictConfig) -> bool:
 def load_run(path: str | Path, kernels: str | None = None, playing: bool = True) -> tuple[Net, DictConfig, RunFolder]:
     """A trained net with its best weights, its config and its folder: ``net, cfg, folder = load_run(path)``.
 
+    A file that another program trained (.nam, or JSON) is as good; its folder is the one it lies in.
     The run's ``kernels`` become those of this process, unless others are named. Raises UserError where the net is to
     be ``playing`` audio, and makes signals instead.
     """
+    if Path(path).expanduser().is_file():
+        return _load_capture(Path(path).expanduser(), kernels)
     folder = RunFolder.existing(path)
     cfg = OmegaConf.create(folder.config())
     if playing and cfg.task != "effect":
@@ -244,3 +248,18 @@ def load_run(path: str | Path, kernels: str | None = None, playing: bool = True)
     divide_threads(cfg, net)
     folder.load_weights(net)
     return net.eval(), cfg, folder
+
+
+def _load_capture(path: Path, kernels: str | None) -> tuple[Net, DictConfig, RunFolder]:
+    from revox_lightning.export import captures
+
+    capture = captures.read(path)
+    cfg = settings.composed(["model=lstm", "logger=none"])
+    cfg.name, cfg.kernels = path.stem, cfg.kernels if kernels is None else kernels
+    cfg.model, cfg.audio_channels = OmegaConf.create(capture.model), 1
+    cfg.knobs = [f"knob_{n}" for n in range(capture.net.controls)]
+    cfg.data.sample_rate_hz = capture.sample_rate_hz or cfg.data.sample_rate_hz
+    allocator.tune()
+    backend.choose(cfg.kernels)
+    divide_threads(cfg, capture.net)
+    return capture.net, cfg, RunFolder(path.parent)

@@ -11,6 +11,7 @@ COMMANDS = {
     "train": "train a model (the same as train.py): revox train model=tcn",
     "evaluate": "score a run, on its own test split or on other recordings",
     "render": "play a file or a folder through a trained model",
+    "export": "a trained model for players: .nam, RTNeural, AIDA-X, Proteus, ONNX, TorchScript",
     "machine": "play a file through the virtual tape recorder",
     "measure": "the data sheet of a machine, a recording or a run",
     "capture": "write the test tape for a machine of your own",

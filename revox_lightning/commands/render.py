@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import torch
@@ -132,14 +133,17 @@ def _render_file(how: _Playing, source: Path, target: Path) -> None:
                 hottest = max(hottest, float(block.abs().max()) * how.gain_in)
                 yield how.gain_in * block
 
+        # A published net starts settled, by silence.
+        silence = 0 if _generates(net) else getattr(net, "preroll_samples", 0)
         x = audio.converted(loud(), info.sample_rate_hz, model_hz, info.channels)
         played = parallel.play(
-            net, x, how.controls,
+            net, itertools.chain(_silent(silence, info.channels), x), how.controls,
             threads=1 if _generates(net) else how.threads,  # one tape, from its beginning to its end
             block_samples=how.block_samples, warmup_samples=model_hz,
-            samples=math.ceil(info.frames * model_hz / info.sample_rate_hz),
+            samples=math.ceil(info.frames * model_hz / info.sample_rate_hz) + silence,
         )  # fmt: skip
-        for y in audio.converted((how.gain_out * y for y in played), model_hz, info.sample_rate_hz, info.channels):
+        heard = (how.gain_out * y for y in _without_first(played, silence))
+        for y in audio.converted(heard, model_hz, info.sample_rate_hz, info.channels):
             kept = y[:, :left]  # conversion there and back may make a sample more
             left -= kept.shape[1]
             true_peak.update(kept)
@@ -147,6 +151,20 @@ def _render_file(how: _Playing, source: Path, target: Path) -> None:
             bar.update(progress, completed=info.frames - left)
         out.write(torch.zeros(info.channels, left))
     _say(how.folder, source, target, info, model_hz, hottest, true_peak.dbtp, out.clipped_samples)
+
+
+def _silent(samples: int, channels: int) -> Iterator[Tensor]:
+    if samples:
+        yield torch.zeros(channels, samples)
+
+
+def _without_first(blocks: Iterable[Tensor], samples: int) -> Iterator[Tensor]:
+    """Blocks (channels, time) without their first samples."""
+    for block in blocks:
+        left = block[:, samples:]
+        samples = max(samples - block.shape[1], 0)
+        if left.shape[1]:
+            yield left
 
 
 def _say(

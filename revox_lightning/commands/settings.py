@@ -29,6 +29,10 @@ _NULLABLE = {
 }
 
 
+# Values of another kind than the default.
+_BESIDE = {"linear_start": ("series",)}
+
+
 def help_text() -> str:
     """What ``train.py --help`` says: the groups with their choices, and the root's own options as they stand there."""
     groups = "".join(
@@ -73,7 +77,7 @@ def check_types(cfg: DictConfig, overrides: list[str]) -> None:
         usual = OmegaConf.select(reference, name) if reference is not None else None
         if usual is None:
             usual = _NULLABLE.get(name)
-        problem = _mismatch(given, usual)
+        problem = None if given in _BESIDE.get(name, ()) else _mismatch(given, usual)
         if problem:
             raise UserError(f"{name}={given!r}: expected {problem}, such as {name}={_written(usual)}.")
 

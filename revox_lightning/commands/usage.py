@@ -10,6 +10,11 @@ CAPTURE = (
     "[zero_vu_dbfs=-18] [speed_seconds=60]"
 )
 EVALUATE = "revox evaluate run=outputs/NAME/TIME [data=recordings data.root=FOLDER ...] [kernels=auto]"
+EXPORT = (
+    "revox export run=outputs/NAME/TIME|FILE.nam format=nam|rtneural|aidax|proteus|onnx|torchscript [out=FILE] "
+    "[controls=0.5,0.5] [channel=left|right] [normalise=DBFS] [input_level_dbu=DBU] [output_level_dbu=DBU] [name=TEXT] "
+    "[modeled_by=TEXT] [gear_make=TEXT] [gear_model=TEXT] [gear_type=TEXT] [tone_type=TEXT]"
+)
 MACHINE = "revox machine IN OUT preset=a77_7.5ips [without=transport,hiss] [seed=0] [truth=FILE.npz] [machine.mol_db=8]"
 MEASURE = (
     "revox measure machine=NAME [machine=NAME ...] | run=FOLDER [run=...] | IN.wav OUT.wav [out=FOLDER] [kernels=auto]"
