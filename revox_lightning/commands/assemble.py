@@ -175,6 +175,28 @@ def build_hybrid(cfg: DictConfig, parts: Mapping[str, Any]) -> Net:
     return build(OmegaConf.create(around), **parts)
 
 
+def take_over(cfg: DictConfig) -> Net | None:
+    """The net that ``cfg.start`` names, None without; what it is built by takes the place of the config's own."""
+    if not cfg.get("start"):
+        return None
+    net, own, _ = load_run(cfg.start, cfg.kernels)
+    for name in ("model", "linear_start", "linear_filter", "delay_line"):
+        if name in own:
+            cfg[name] = own[name]
+    return net
+
+
+def begin_with(net: Net, trained: Net, path: str) -> None:
+    """Gives a net the weights of another of its kind; raises UserError where the data asks for another kind."""
+    try:
+        net.load_state_dict(trained.state_dict())
+    except RuntimeError as error:
+        raise UserError(
+            f"start={path} is a net for other channels or knobs than these recordings have: choose data.channels=left "
+            "or mix, or recordings with its knobs."
+        ) from error
+
+
 def fit_linear_start(net: Net, correlations: list[Correlations]) -> None:
     """Puts the least-squares filter of the training split into every net that starts from one."""
     firs: list[Any] = [module.fir for module in net.modules() if hasattr(module, "fir")]

@@ -42,8 +42,11 @@ def train(cfg: DictConfig, path: Path, resume: bool = False) -> dict[str, Any]:
     resume = resume and folder.last.exists()
     best = BestAndLast(str(path / "checkpoints"), cfg.monitor)
     trainer = _trainer(cfg, folder, best)
+    started = None if resume else assemble.take_over(cfg)
     data = assemble.build_data(cfg)
     net = assemble.build_net(cfg)
+    if started is not None:
+        assemble.begin_with(net, started, cfg.start)
     assemble.divide_threads(cfg, net)
     system = assemble.build_system(cfg, net)
     data.validate_segments = system.validates_segments
@@ -76,9 +79,10 @@ def _linear_filters(
     fitted = references.correlations(data, "train", cfg.linear_filter.taps, cfg.linear_filter.lookahead_samples)
     filters = references.best_filters(fitted, references.correlations(data, "val"))
     references.save_filters(filters, folder.filters_path)
-    if cfg.linear_start and best is not None:
-        assemble.fit_linear_start(net, fitted)
-        # The filter alone is the first candidate: a run never ends below what it started from.
+    if (cfg.linear_start or cfg.get("start")) and best is not None:
+        if not cfg.get("start"):
+            assemble.fit_linear_start(net, fitted)
+        # The first candidate: a run never ends below what it started from.
         best.offer(net, score(net, data.chunks("val"), EffectMetrics(data.sample_rate_hz)))
     return filters
 
