@@ -35,7 +35,9 @@ def read_object(path: str | Path, *keys: str) -> dict[str, Any]:
 
 def with_keys(content: Any, path: str | Path, *keys: str) -> dict[str, Any]:
     """`content` if it is an object that has all `keys`; raises UserError naming the missing ones."""
-    missing = [key for key in keys if not isinstance(content, dict) or key not in content]
+    if not isinstance(content, dict):
+        raise UserError(f"{path} is not a model of this kind: it has {str(content)[:50]!r} where an object is expected")
+    missing = [key for key in keys if key not in content]
     if missing:
         raise UserError(f"{path} is not a model of this kind: it lacks {', '.join(missing)}")
     return content

@@ -75,6 +75,7 @@ def _array(layer: dict[str, Any], path: str | Path) -> dict[str, Any]:
     modes = layer.get("gating_mode", "gated" if layer.get("gated") else "none")
     mode = _same(modes, "gating_mode", path)
     second = _same(layer.get("secondary_activation"), "secondary_activation", path)
+    second = second.get("type") if isinstance(second, dict) else second
     if one_of(mode, ("none", "gated"), "gating_mode", path) == "gated" and second not in (None, "Sigmoid"):
         raise UserError(f"{path}: its gate is {str(second)[:50]!r}, and only Sigmoid can be read")
     return {
@@ -151,36 +152,36 @@ def _joined(parts: Sequence[Tensor]) -> Tensor:
 
 
 def _stored_wavenet(net: NAMWaveNet) -> tuple[str, str, dict[str, Any], Tensor]:
+    """In the older form where that can say it, with the one key beside that newer readers ask for."""
     flat = _joined([*(weight for array in net.arrays for weight in array.published_order()), net.head_scale])
+    older = net._plain and not net.arrays[0].gated
     layers = []
     for array in net.arrays:
         kernels, dilations = ([getattr(conv, name)[0] for conv in array.conv] for name in ("kernel_size", "dilation"))
-        shared = {"input_size": array.rechannel.in_channels, "condition_size": 1}
-        if net._plain:
+        head, biased, width = array.head, array.head.bias is not None, array.rechannel.out_channels
+        shared = {
+            "input_size": array.rechannel.in_channels, "condition_size": 1, "channels": width, "dilations": dilations,
+            "head": {"out_channels": head.out_channels, "kernel_size": head.kernel_size[0], "bias": biased},
+        }  # fmt: skip
+        if older:
             layers.append(shared | {
-                "head_size": array.head.out_channels, "channels": array.rechannel.out_channels,
-                "kernel_size": kernels[0], "dilations": dilations, "activation": array.activation,
-                "gated": array.gated, "head_bias": array.head.bias is not None,
+                "head_size": head.out_channels, "head_bias": biased, "kernel_size": kernels[0],
+                "activation": array.activation, "gated": False,
             })  # fmt: skip
             continue
         activation: dict[str, Any] = {"type": array.activation}
         if array.activation == "LeakyReLU":
             activation["negative_slope"] = _LEAKY_SLOPE
-        count, width = len(dilations), array.rechannel.out_channels
+        count, second = len(dilations), {"type": "Sigmoid"} if array.gated else None
         layers.append(shared | {
-            "head": {
-                "out_channels": array.head.out_channels, "kernel_size": array.head.kernel_size[0],
-                "bias": array.head.bias is not None,
-            },
-            "channels": width, "bottleneck": width, "kernel_sizes": kernels, "dilations": dilations,
-            "activation": [activation] * count, "gating_mode": ["gated" if array.gated else "none"] * count,
-            "secondary_activation": ["Sigmoid" if array.gated else None] * count,
+            "bottleneck": width, "kernel_sizes": kernels, "activation": [activation] * count,
+            "gating_mode": ["gated" if array.gated else "none"] * count, "secondary_activation": [second] * count,
             "layer1x1": {"active": True, "groups": 1},
             "head1x1": {"active": False, "out_channels": 1, "groups": 1},
             "groups_input": 1, "groups_input_mixin": 1, "slimmable": None,
         })  # fmt: skip
     config = {"layers": layers, "head": None, "head_scale": net.head_scale.item()}
-    return "0.5.4" if net._plain else "0.7.0", "WaveNet", config, flat
+    return "0.5.4" if older else "0.7.0", "WaveNet", config, flat
 
 
 def _stored_lstm(net: Recurrent) -> tuple[str, str, dict[str, Any], Tensor]:

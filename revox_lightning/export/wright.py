@@ -48,12 +48,10 @@ def load(path: str | Path) -> Recurrent:
     unit = str(data["unit_type"]).lower()
     architecture = data.get("model", "SimpleRNN")
     if architecture != "SimpleRNN" or unit not in UNITS or data.get("output_size", 1) != 1:
-        outputs = data.get("output_size", 1)
-        raise UserError(
-            f"{path} holds a {architecture} of {unit} with {outputs} outputs: only a mono LSTM or GRU loads"
-        )
+        found = f"{architecture!s:.50} of {unit:.50} with {data.get('output_size', 1)!s:.50} outputs"
+        raise UserError(f"{path} holds a {found}: only a mono LSTM or GRU loads")
     if data.get("skip", 1) not in (0, 1):
-        raise UserError(f"{path}: skip is {data['skip']!r} where 0 or 1 is expected")
+        raise UserError(f"{path}: skip is {data['skip']!s:.50} where 0 or 1 is expected")
     with torch.device("meta"):  # sizes without memory: a wrong one shows before anything is allocated
         net = Recurrent(
             unit,
