@@ -1,6 +1,6 @@
 """A guitar amplifier, with its gain knob and without: python benchmarks/amp.py GOLDEN_FOLDER [--out FOLDER].
 
-Sixteen seconds of guitar through a six-knob amplifier at three settings of its gain, the other knobs in the middle
+Eighteen seconds of guitar through a six-knob amplifier at three settings of its gain, the other knobs in the middle
 (Grötschla et al., "PANAMA", 2025): 12 s to learn from, the last 1.5 of them for validation, the rest is the test.
 Beside each net stand the best linear filter and the published parametric WaveNet, which had thousands of settings.
 """
@@ -25,8 +25,8 @@ SHARED = [
     "report.data_sheet=false", "report.examples=[]", "data.gap_seconds=0.05",
 ]  # fmt: skip
 NETS = {
-    "nam_wavenet": ["model=nam_wavenet", "model.conditioning=bias", "trainer.max_epochs=150"],
-    "nam_lstm": ["model=nam_lstm", "trainer.max_epochs=150"],
+    "nam_wavenet": ["model=nam_wavenet", "model.conditioning=bias", "trainer.max_epochs=100"],
+    "nam_lstm": ["model=nam_lstm", "trainer.max_epochs=100"],
 }
 
 
@@ -58,7 +58,7 @@ def published(golden: Path, names: list[str]) -> float:
         ours, ref = (audio.read(golden / "amp" / "panama" / f"demo1_{who}_gain-{name}.flac") for who in ("ours", "ref"))
         frames = min(ours.shape[1], ref.shape[1])
         metrics.start_file()
-        metrics.update(ours[:, None, start:frames], ref[:, None, start:frames])
+        metrics.update(ours[:, start:frames], ref[:, start:frames])
         metrics.end_file()
     return metrics.compute()["esr"]
 

@@ -1,8 +1,8 @@
 """Our .nam files in Neural Amp Modeler's own package: python benchmarks/nam_package.py [--install] [--venv FOLDER].
 
 The package pins an older Lightning, so it lives in a virtual environment of its own, the one of peers.py. Every net is
-written by this program, read there, and played; largest difference of the outputs. The package writes ConvNets but reads
-none. It has a Linear's kernel oldest sample first and players newest first: that one is compared after reversing it.
+written by this program, read there, and played; largest difference of the outputs. It reads no ConvNets. It has a
+Linear's kernel oldest sample first and players newest first: that one is compared after reversing it.
 """
 
 from __future__ import annotations
