@@ -17,7 +17,7 @@ from revox_lightning.metrics import EffectMetrics
 from revox_lightning.report import references
 from revox_lightning.report.listening import Listening
 from revox_lightning.runs import RunFolder
-from revox_lightning.scorer import score
+from revox_lightning.scorer import BySetting, score
 
 
 def evaluate(argv: list[str]) -> dict[str, Any]:
@@ -52,9 +52,10 @@ def evaluate(argv: list[str]) -> dict[str, Any]:
     data.check()
     place = folder.path / "evaluations" / datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
     listening = Listening(data, "test", place / "audio", cfg.report.audio_seconds)
-    test = score(net, data.chunks("test"), EffectMetrics(data.sample_rate_hz), listening)
+    by = BySetting(len(data.knobs))
+    test = score(net, data.chunks("test"), EffectMetrics(data.sample_rate_hz), listening, by)
     rivals = references.references(data, references.load_filters(folder.filters_path))
-    metrics = result.test_metrics(test, rivals, data)
+    metrics = result.test_metrics(test, rivals, data) | result.by_setting(RunFolder(place), by, data.knobs)
     RunFolder(place).write_json("metrics.json", metrics | {"kernels": backend.describe(net)})
     from revox_lightning.report import plots
 
@@ -63,6 +64,7 @@ def evaluate(argv: list[str]) -> dict[str, Any]:
     what = "other recordings" if elsewhere else "its test split"
     rows = result.as_rows(cfg.name, test, rivals, metrics.get("test/esr_floor"))
     result.tell(f"{folder.path} on {data.seconds('test'):.0f} s of {what}", rows, rivals)
+    result.tell_worst(by, data.knobs)
     print(f"figures, audio and pictures: {place}")
     return metrics
 

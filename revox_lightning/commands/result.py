@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,10 @@ from revox_lightning.report import references, table
 from revox_lightning.report.listening import Listening
 from revox_lightning.report.references import Reference
 from revox_lightning.runs import RunFolder
-from revox_lightning.scorer import score
+from revox_lightning.scorer import BySetting, score
 from revox_lightning.system import System
+
+_WORST = 5  # settings that are printed
 
 
 def report(
@@ -30,9 +33,11 @@ def report(
     net = system.net.cpu().eval()
     listening = Listening(data, "test", folder.path / "audio", cfg.report.audio_seconds)
     val = score(net, data.chunks("val"), EffectMetrics(data.sample_rate_hz))
-    test = score(net, data.chunks("test"), EffectMetrics(data.sample_rate_hz), listening)
+    settings = BySetting(len(data.knobs))
+    test = score(net, data.chunks("test"), EffectMetrics(data.sample_rate_hz), listening, settings)
     rivals = references.references(data, filters)
     metrics: dict[str, Any] = {f"val/{k}": v for k, v in val.items()} | test_metrics(test, rivals, data)
+    metrics |= by_setting(folder, settings, data.knobs)
     metrics |= {
         "name": cfg.name,
         "task": cfg.task,
@@ -56,6 +61,7 @@ def report(
         logged = {k: v for k, v in metrics.items() if k not in ("name", "task")}  # which the config holds
         log_result(logger.experiment, logged, rows, listening.written, drawn)
     tell(f"{cfg.name} on the test split ({data.seconds('test'):.0f} s)", rows, rivals)
+    tell_worst(settings, data.knobs)
     knobs = data.takes("test")[0].controls  # settings that it was trained at, or near to
     found = portrait.draw(cfg, folder, net, logger, knobs)
     if found:
@@ -105,3 +111,22 @@ def tell(title: str, rows: list[dict[str, Any]], rivals: list[Reference]) -> Non
     table.show(title, columns, cells)
     linear = next(rival for rival in rivals if rival.name == "linear")
     print(table.verdict(rows[0], linear.metrics, linear.label))
+
+
+def by_setting(folder: RunFolder, settings: BySetting, knobs: Sequence[str]) -> dict[str, float]:
+    """Writes settings.csv, worst first, where there are knobs; the part of metrics.json that sums it up."""
+    found = settings.worst()
+    if found:
+        lines = [",".join([*knobs, "esr", "level_dbfs"])]
+        lines += [",".join(f"{value:g}" for value in (*s.knobs, s.esr, s.level_dbfs)) for s in found]
+        folder.write_text("settings.csv", "\n".join(lines) + "\n")
+    return {f"test/{name}": value for name, value in settings.summary().items()}
+
+
+def tell_worst(settings: BySetting, knobs: Sequence[str]) -> None:
+    """Prints the settings that the model is worst at."""
+    found = settings.worst()
+    if len(found) > 1:
+        cells = [[*(f"{value:g}" for value in s.knobs), f"{s.esr:.5f}", f"{s.level_dbfs:.1f}"] for s in found[:_WORST]]
+        title = f"The worst {len(cells)} of {len(found)} settings (all: settings.csv)"
+        table.show(title, [*knobs, "ESR", "target, dBFS"], cells)

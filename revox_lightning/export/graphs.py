@@ -126,7 +126,8 @@ def write_onnx(net: Any, path: str | Path, facts: dict[str, Any]) -> None:
         warnings.simplefilter("ignore")  # about the exporter's age, and lengths that are taken from the block
         logging.getLogger("torch.onnx").setLevel(logging.ERROR)
         torch.onnx.export(
-            whole, whole.inputs(), buffer, dynamo=False, opset_version=_OPSET, input_names=names, output_names=outputs,
+            whole, whole.inputs(), buffer, dynamo=False, opset_version=_OPSET,  # type: ignore[arg-type]
+            input_names=names, output_names=outputs,
             dynamic_axes={"x": {2: "time"}, "y": {2: "time"}},
         )  # fmt: skip
     model = onnx.load_model_from_string(buffer.getvalue())

@@ -238,7 +238,7 @@ def _convolutions(net: ConvNet) -> list[dict[str, Any]]:
     for n, conv in enumerate(net.conv):
         w, b = conv.weight.double(), torch.zeros(conv.out_channels) if conv.bias is None else conv.bias.double()
         if net.norm is not None:  # in playing, batch norm is a factor and a constant
-            norm: Any = net.norm[n]
+            norm = net.norm[n]
             factor = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
             w, b = w * factor[:, None, None], (b - norm.running_mean) * factor + norm.bias
         layers.append(_layer(

@@ -94,7 +94,7 @@ def _lstm(config: dict, flat: list, path: str | Path, hz: int) -> tuple[dict[str
         "unit": "lstm", "hidden": hidden, "layers": layers, "skip": False, "initial_state": True,
         "preroll_samples": round(_SETTLING_SECONDS * hz),
     }  # fmt: skip
-    net = Recurrent(**options)
+    net: Any = Recurrent(**options)
     taken = _Taking(values)
     with torch.no_grad():
         for n, (rows, columns) in enumerate(per_layer):
@@ -125,7 +125,7 @@ def _conv_net(config: dict, flat: list, path: str | Path, hz: int) -> tuple[dict
             if net.norm is None:
                 conv.bias.copy_(taken(*conv.bias.shape))
                 continue
-            norm: Any = net.norm[n]
+            norm = net.norm[n]
             for part in (norm.running_mean, norm.running_var, norm.weight, norm.bias):
                 part.copy_(taken(*part.shape))
             norm.running_var.add_(taken(1) - norm.eps)  # a net's own eps is not among its weights

@@ -209,7 +209,7 @@ def _stored_conv_net(net: ConvNet) -> tuple[str, str, dict[str, Any], Tensor]:
         if net.norm is None:
             parts.append(conv.bias)
         else:
-            norm: Any = net.norm[n]
+            norm = net.norm[n]
             parts += [norm.running_mean, norm.running_var, norm.weight, norm.bias, torch.tensor([norm.eps])]
     config = {
         "channels": net.conv[0].out_channels, "dilations": [conv.dilation[0] for conv in net.conv],

@@ -139,12 +139,13 @@ def _linear(config: dict[str, Any], flat: Array, x: Array) -> Array:
 def _proteus(content: dict[str, Any], u: Array) -> Array:
     state = {name: np.array(value, dtype=float) for name, value in content["state_dict"].items()}
     for n in range(content["model_data"]["num_layers"]):
-        parts = [state[f"rec.{name}_l{n}"] for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
+        names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+        w_in, w_hidden, b_in, b_hidden = (state[f"rec.{name}_l{n}"] for name in names)
         if content["model_data"]["unit_type"] == "GRU":
-            u = _gru(*parts, u)
+            u = _gru(w_in, w_hidden, b_in, b_hidden, u)
         else:
-            zero = np.zeros(parts[1].shape[1])
-            u = _lstm(parts[0], parts[1], parts[2] + parts[3], u, zero, zero)
+            zero = np.zeros(w_hidden.shape[1])
+            u = _lstm(w_in, w_hidden, b_in + b_hidden, u, zero, zero)
     return (state["lin.weight"] @ u + state["lin.bias"][:, None])[0]
 
 

@@ -1,6 +1,7 @@
 """Atkinson, "Neural Amp Modeler" (2023), github.com/sdatkinson/neural-amp-modeler: ConvNet, plain dilated layers."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -24,6 +25,9 @@ class ConvNet(nn.Module):
     """
 
     latency_samples = 0
+    conv: Any  # module lists, of a convolution and a norm for each dilation
+    norm: Any
+    head: Any
 
     def __init__(
         self,

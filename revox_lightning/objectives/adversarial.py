@@ -17,18 +17,13 @@ class Adversarial(nn.Module):
     ``wet`` (batch, channel, scored time) from elsewhere (data.unpaired) and ``controls``. In the round "critics" they
     learn, by the sum over scales of mean max(0, 1 + D(made)) + mean max(0, 1 - D(real)); in the round "net" the net
     does, by that of mean -D(made). Each of the two has an optimiser of its own.
-
-    With `noise_db` critics hear both under white noise of that level in dBFS, new each time (Arjovsky and Bottou,
-    ICLR 2017, section 3). Above the hiss of the wet signal, it keeps them from telling by that alone what a net has
-    made that makes no hiss.
     """
 
     rounds = ("critics", "net")
 
-    def __init__(self, critics: nn.Module, noise_db: float | None = None) -> None:
+    def __init__(self, critics: nn.Module) -> None:
         super().__init__()
         self.critics = critics
-        self._noise = 0.0 if noise_db is None else 10 ** (noise_db / 20)
 
     def forward(self, net: Net, batch: dict[str, Any], state: Any, round: str = "net") -> tuple[dict[str, Tensor], Any]:
         with torch.set_grad_enabled(round == "net" and torch.is_grad_enabled()):
@@ -36,12 +31,9 @@ class Adversarial(nn.Module):
         real = batch["wet"]
         made = made[..., -real.shape[-1] :]
         if round == "net":
-            return {"deceived": torch.stack([-score.mean() for score in self._scores(made)]).sum()}, state
-        scales = zip(self._scores(made), self._scores(real), strict=True)
+            return {"deceived": torch.stack([-score.mean() for score in self.critics(made)]).sum()}, state
+        scales = zip(self.critics(made), self.critics(real), strict=True)
         return {"critics": torch.stack([hinge(*scores) for scores in scales]).sum()}, state
-
-    def _scores(self, x: Tensor) -> list[Tensor]:
-        return self.critics(x + self._noise * torch.randn_like(x) if self._noise else x)
 
     def total(self, terms: dict[str, Tensor]) -> Tensor:
         """The one term of the round."""
