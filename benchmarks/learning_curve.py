@@ -1,4 +1,4 @@
-"""How much audio a model needs: python benchmarks/learning_curve.py [--models a,b] [--seconds 3,30,180] [--seeds N].
+"""How much audio a model needs: python benchmarks/learning_curve.py [--models a,b@SIZE] [--seconds 3,30,180].
 
 Each model learns from the first seconds of the built-in machine's training part, for as much audio in all, however
 often that is repeated; the test is the same. Finished runs are kept, interrupted ones go on.
@@ -22,10 +22,11 @@ WHOLE_SECONDS = 180.0  # of the built-in machine's training part
 def words(model: str, seconds: float, seed: int, epochs: int) -> list[str]:
     """Of the train command; ``epochs`` are passes over all the material, and there are as many validations."""
     more = max(round(WHOLE_SECONDS / seconds), 1)
+    name, _, size = model.partition("@")
     return [
-        f"model={model}", f"data.train_seconds={seconds}", f"seed={seed}", f"trainer.max_epochs={epochs * more}",
-        f"trainer.check_val_every_n_epoch={more}", "logger=csv", "trainer=cpu", "system.threads=1",
-        "system.segment_samples=8192", "report.audio_seconds=5", "report.data_sheet=false",
+        f"model={name}", *([f"size={size}"] if size else []), f"data.train_seconds={seconds}", f"seed={seed}",
+        f"trainer.max_epochs={epochs * more}", f"trainer.check_val_every_n_epoch={more}", "logger=csv", "trainer=cpu",
+        "system.threads=1", "system.segment_samples=8192", "report.audio_seconds=5", "report.data_sheet=false",
         "report.examples=[]",
     ]  # fmt: skip
 

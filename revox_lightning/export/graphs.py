@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 import logging
@@ -96,18 +97,10 @@ def _without_transforms(net: Any) -> Any:
         )
     if isinstance(net, FIR):
         return _Direct(net)
-    if isinstance(net, LinearStart):
-        around = LinearStart.__new__(LinearStart)
-        nn.Module.__init__(around)
-        around.__dict__.update({k: v for k, v in net.__dict__.items() if not k.startswith("_")})
-        around.net, around.fir = net.net, _Direct(net.fir)  # type: ignore[assignment]
-        return around.eval()
-    if isinstance(net, Series):
-        around = Series.__new__(Series)
-        nn.Module.__init__(around)
-        around.__dict__.update({k: v for k, v in net.__dict__.items() if not k.startswith("_")})
-        around.net, around.fir = net.net, _Direct(net.fir)  # type: ignore[assignment]
-        return around.eval()
+    if isinstance(net, (LinearStart, Series)):
+        around = copy.copy(net)
+        around._modules = {**net._modules, "fir": _Direct(net.fir)}
+        return around
     return net
 
 
