@@ -132,3 +132,19 @@ def test_the_command_line(trained, monkeypatch, capsys):
     capsys.readouterr()
     assert guarded(lambda: export.export(sys.argv[1:])) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_machine_of_parts_exports_its_net_and_says_what_stays(tmp_path, caplog):
+    from test_tape_hybrid import machine
+
+    from revox_lightning.models.recurrent import Recurrent
+
+    hybrid = machine(Recurrent("gru", 8, skip=False))
+    net, fir = export._exportable(hybrid, "aidax", {})
+    assert net is hybrid.net and fir is None and "left out" in caplog.text
+    export._write(net, tmp_path / "a.json", "aidax", 48_000, export_facts())
+    assert captures.read(tmp_path / "a.json").net.unit == "gru"
+
+
+def export_facts() -> dict:
+    return {"name": "it", "training": {"validation_esr": None}, "revox_lightning": {}}
