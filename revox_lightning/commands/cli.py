@@ -16,6 +16,7 @@ COMMANDS = {
     "measure": "the data sheet of a machine, a recording or a run",
     "capture": "write the test tape for a machine of your own",
     "align": "make training pairs of what came back from the machine",
+    "active": "which settings of a machine's knobs to record next, round by round",
     "doctor": "check the installation; --fix mends torchaudio",
 }
 

@@ -1,5 +1,12 @@
 """How each command is called: apart from the commands, so that --help needs nothing else."""
 
+ACTIVE = (
+    "revox active run=FOLDER dry=FILE knob.NAME=LOW:HIGH [knob.SWITCH=A,B ...], or revox active run=FOLDER "
+    "machine=a77_7.5ips [dry=FILE] [knob.record_level_db=-6:12 ...], each with [recordings=20] [start=8] [per_round=4] "
+    "[ensemble=4] [restarts=10] [steps=250] [ascent_seconds=2] [acquisition=relative|variance] "
+    "[design=active|random|grid] [align=constant|varying] [seed=0] [model=lstm size=16 trainer.max_epochs=20 ...]; "
+    "revox active run=FOLDER goes on"
+)
 ALIGN = (
     "revox align TAPE.wav RECORDED.wav [loopback=FILE] [mode=monitor|second_pass] [calibration_tape=FILE "
     "calibration_flux_nwb_per_m=NUMBER] [out=FOLDER], or revox align dry=FILE wet=FILE [pulses=auto|left|right|none] "

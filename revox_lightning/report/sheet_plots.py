@@ -164,7 +164,8 @@ def _flutter(ax: Axes, having: _Having) -> None:
     for i, name, sheet in having:
         label = f"{name} (monitor)" if sheet.get("mode") == "monitor" else name
         spectrum = lookup(sheet, "speed.spectrum")
-        _draw(ax, spectrum["frequency_hz"], [spectrum["percent_rms"]], i, label, lw=0.9)
+        seen = [max(percent, 1e-9) for percent in spectrum["percent_rms"]]  # a log axis knows no zero
+        _draw(ax, spectrum["frequency_hz"], [seen], i, label, lw=0.9)
     _hz_axis(ax, 0.5, 200)
     ax.set(yscale="log", xlabel="rate of the speed's change (Hz)", ylabel="% rms in a line")
     ax.set_ylim(bottom=max(ax.get_ylim()[0], ax.get_ylim()[1] * 1e-4, 1e-7))

@@ -1,0 +1,1 @@
+"""Which settings of a machine's knobs to record next: designs, an ensemble's disagreement, and the rounds."""
