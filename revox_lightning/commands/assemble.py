@@ -33,7 +33,7 @@ if TYPE_CHECKING:  # seconds of imports that a command which only plays a net do
 _ALL_THREADS = torch.get_num_threads()
 _ALLOWED = ("revox_lightning.", "torch.optim.", "pytorch_lightning.")
 # The data group's own conveniences, which its source reads; the DataModule itself takes the rest.
-_SOURCE_KEYS = {"root", "dry", "wet", "manifest", "delay_samples", "zero_vu_dbfs"}
+_SOURCE_KEYS = {"root", "device", "dry", "wet", "manifest", "delay_samples", "zero_vu_dbfs"}
 
 
 def build(node: DictConfig, **more: Any) -> Any:

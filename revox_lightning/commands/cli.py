@@ -12,6 +12,7 @@ COMMANDS = {
     "evaluate": "score a run, on its own test split or on other recordings",
     "render": "play a file or a folder through a trained model",
     "export": "a trained model for players: .nam, RTNeural, AIDA-X, Proteus, ONNX, TorchScript",
+    "paper": "a published table of models, or one of our own, trained and written",
     "machine": "play a file through the virtual tape recorder",
     "measure": "the data sheet of a machine, a recording or a run",
     "capture": "write the test tape for a machine of your own",

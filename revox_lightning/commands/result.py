@@ -34,7 +34,9 @@ def report(
     listening = Listening(data, "test", folder.path / "audio", cfg.report.audio_seconds)
     val = score(net, data.chunks("val"), EffectMetrics(data.sample_rate_hz))
     settings = BySetting(len(data.knobs))
-    test = score(net, data.chunks("test"), EffectMetrics(data.sample_rate_hz), listening, settings)
+    measured = EffectMetrics(data.sample_rate_hz)
+    test = score(net, data.chunks("test"), measured, listening, settings)
+    folder.write_text("stretches.csv", _stretches(measured))
     rivals = references.references(data, filters)
     metrics: dict[str, Any] = {f"val/{k}": v for k, v in val.items()} | test_metrics(test, rivals, data)
     metrics |= by_setting(folder, settings, data.knobs)
@@ -71,6 +73,11 @@ def report(
         f"Listen: {folder.path / 'audio'}   pictures: {folder.path / 'plots'}   figures: {folder.path / 'metrics.json'}"
     )
     return metrics
+
+
+def _stretches(measured: EffectMetrics) -> str:
+    """What intervals are drawn from: squared errors and energies of the test, stretch by stretch."""
+    return "file,error,energy\n" + "".join(f"{n},{error:.9g},{energy:.9g}\n" for n, error, energy in measured.stretches)
 
 
 def test_metrics(test: dict[str, float], rivals: list[Reference], data: PairData) -> dict[str, float]:

@@ -26,6 +26,10 @@ MACHINE = "revox machine IN OUT preset=a77_7.5ips [without=transport,hiss] [seed
 MEASURE = (
     "revox measure machine=NAME [machine=NAME ...] | run=FOLDER [run=...] | IN.wav OUT.wav [out=FOLDER] [kernels=auto]"
 )
+PAPER = (
+    "revox paper paper=NAME [seeds=3] [jobs=1] [sets=a,b] [rows=a,b] [set.NAME=FOLDER] [out=outputs/paper/NAME] "
+    "[logger=wandb] [trainer.max_epochs=20 ...]"
+)
 RENDER = (
     "revox render run=outputs/NAME/TIME IN OUT [input_db=0] [output_db=0] [controls=0.5,0.5] [kernels=auto] "
     "[block_samples=16384] [threads=2] [wow_flutter=1] [hiss=1] [seed=0]"

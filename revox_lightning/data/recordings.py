@@ -54,9 +54,9 @@ class Recordings:
         if manifest is not None:
             self._found = self._manifest(Path(manifest).expanduser(), delay_samples)
         elif root is not None:
-            self._found = [_pair(d, w, split, delay_samples) for d, w, split in _folder(Path(root).expanduser())]
+            self._found = [pair(d, w, split, delay_samples) for d, w, split in _folder(Path(root).expanduser())]
         else:
-            self._found = [_pair(Path(str(dry)).expanduser(), Path(str(wet)).expanduser(), None, delay_samples)]
+            self._found = [pair(Path(str(dry)).expanduser(), Path(str(wet)).expanduser(), None, delay_samples)]
 
     def takes(self) -> list[Take]:
         """All takes found, in a fixed order."""
@@ -112,7 +112,7 @@ class Recordings:
                 raise UserError(f"{place}: the knob {name} has no value.")
             knobs.append(value)
         delay = number("delay_samples")
-        take = _pair(folder / row["dry"], folder / row["wet"], split, delay_samples if delay is None else round(delay))
+        take = pair(folder / row["dry"], folder / row["wet"], split, delay_samples if delay is None else round(delay))
         rate_hz = audio.info(take.dry).sample_rate_hz
         start_seconds, end_seconds = number("start_seconds"), number("end_seconds")
         start = take.start if start_seconds is None else round(start_seconds * rate_hz)
@@ -128,7 +128,7 @@ class Recordings:
         return Take(take.name, take.dry, take.wet, start, stop, lead, take.delay, tuple(knobs), split, trajectory)
 
 
-def _pair(dry: Path, wet: Path, split: str | None, delay: int) -> Take:
+def pair(dry: Path, wet: Path, split: str | None, delay: int, controls: tuple[float, ...] = ()) -> Take:
     """One pair over its whole common length; raises UserError where the two cannot belong together."""
     dry, wet = dry.resolve(), wet.resolve()  # one file has one name, or a split could leak into another
     a, b = audio.info(dry), audio.info(wet)
@@ -153,7 +153,7 @@ def _pair(dry: Path, wet: Path, split: str | None, delay: int) -> Take:
         )
     beside = (dry.with_name(f"{dry.stem.removesuffix(mark)}.npz") for mark, _ in _MARKS if dry.stem.endswith(mark))
     trajectory = next((path for path in beside if path.is_file()), None)
-    return Take(dry.stem, dry, wet, start, stop, delay=delay, split=split, trajectory=trajectory)
+    return Take(dry.stem, dry, wet, start, stop, 0, delay, controls, split, trajectory)
 
 
 def _floor(root: Path) -> list[float | None] | None:
