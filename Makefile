@@ -2,7 +2,7 @@
 PYTHON ?= python3
 RUN = .venv/bin/python
 
-.PHONY: help setup train test test-all lint bench bench-demo
+.PHONY: help setup train test test-all lint bench bench-demo paper
 
 help:  ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:\t/'
@@ -23,6 +23,9 @@ bench: setup  ## every benchmark, into docs/performance.md; PEERS=1 fetches othe
 
 bench-demo: setup  ## capture, record on the virtual machine, align, train, measure: the data sheets side by side
 	$(RUN) benchmarks/bench_demo.py $(ARGS)
+
+paper: setup  ## a table, ours beside what was published: make paper P=wright2020 ARGS="jobs=2"
+	$(RUN) -m revox_lightning.commands.paper paper=$(P) $(ARGS)
 
 lint: setup  ## ruff and pyright
 	$(RUN) -m ruff check . && $(RUN) -m ruff format --check . && $(RUN) -m pyright

@@ -13,6 +13,8 @@ COMMANDS = {
     "render": "play a file or a folder through a trained model",
     "export": "a trained model for players: .nam, RTNeural, AIDA-X, Proteus, ONNX, TorchScript",
     "paper": "a published table of models, or one of our own, trained and written",
+    "bench": "write the recordings and excerpts by which any program can be scored",
+    "score": "score audio that any program made of the bench's excerpts",
     "machine": "play a file through the virtual tape recorder",
     "measure": "the data sheet of a machine, a recording or a run",
     "capture": "write the test tape for a machine of your own",

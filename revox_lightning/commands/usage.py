@@ -12,6 +12,7 @@ ALIGN = (
     "calibration_flux_nwb_per_m=NUMBER] [out=FOLDER], or revox align dry=FILE wet=FILE [pulses=auto|left|right|none] "
     "[out=FOLDER]"
 )
+BENCH = "revox bench FOLDER"
 CAPTURE = (
     "revox capture OUT.wav [programme=FILE_OR_FOLDER ...] [sample_rate_hz=48000] [subtype=PCM_24] [channels=2] "
     "[zero_vu_dbfs=-18] [speed_seconds=60]"
@@ -34,4 +35,5 @@ RENDER = (
     "revox render run=outputs/NAME/TIME IN OUT [input_db=0] [output_db=0] [controls=0.5,0.5] [kernels=auto] "
     "[block_samples=16384] [threads=2] [wow_flutter=1] [hiss=1] [seed=0]"
 )
+SCORE = "revox score FOLDER bench=BENCH_FOLDER [name=TEXT] [out=FOLDER_scored] [card=CARD.json]"
 DOCTOR = "revox doctor [--fix]"
