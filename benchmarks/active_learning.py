@@ -17,6 +17,7 @@ from pathlib import Path
 from statistics import mean, median
 
 import pictures
+import runs as trainings
 import torch
 
 from revox_lightning import audio
@@ -37,11 +38,14 @@ ROWS = {
     "random": ["design=random"],
     "grid": ["design=grid"],
 }
-WORDS = [
-    "ensemble=3", "restarts=5", "steps=120", "ascent_seconds=0.5", "start=8", "per_round=4", "model=lstm", "size=16",
-    "trainer.max_epochs=12", "trainer=cpu", "system.threads=1", "report.data_sheet=false", "report.examples=[]",
+HOW = ["ensemble=3", "restarts=5", "steps=120", "ascent_seconds=0.5", "start=8", "per_round=4"]
+NET = [
+    "model=lstm", "size=16", "trainer=cpu", "system.threads=1", "report.data_sheet=false", "report.examples=[]",
     "report.audio_seconds=5",
 ]  # fmt: skip
+# The members of the ensembles learn for half a minute; the nets that are compared longer, so that what they recorded
+# shows, and not how far they came.
+MEMBER_EPOCHS, EPOCHS = 12, 30
 
 
 def test_set(folder: Path) -> Path:
@@ -73,7 +77,8 @@ def campaign(name: str, words: list[str], seed: int, recordings: int, out: Path)
     folder = out / name
     how = [f"recordings={recordings}"]
     if not (folder / "active.yaml").is_file():
-        how += [f"machine={PRESET}", f"dry={out / 'dry.wav'}", f"seed={seed}", *words, *WORDS]
+        how += [f"machine={PRESET}", f"dry={out / 'dry.wav'}", f"seed={seed}", *words, *HOW, *NET]
+        how += [f"trainer.max_epochs={MEMBER_EPOCHS}"]
         how += [f"knob.{knob}={text}" for knob, text in KNOBS.items()]
     with open(out / f"{name}.log", "a", encoding="utf-8") as log:
         command = [sys.executable, "-m", "revox_lightning.commands.active", f"run={folder}", *how]
@@ -108,16 +113,19 @@ def main() -> None:
     if not (dry := args.out / "dry.wav").is_file():
         music = torch.from_numpy(performer.perform(DRY_SECONDS, RATE_HZ, seed=0)).float()[None]
         audio.write(dry, music, RATE_HZ, subtype="FLOAT")
+    names = [(row, seed) for seed in range(args.seeds) for row in args.rows.split(",")]
+    jobs = {}
+    for row, seed in names:
+        folder = campaign(f"{row}_{seed}", ROWS[row], seed, args.recordings, args.out)
+        data = ["data=recordings", f"data.manifest={folder / 'recordings.csv'}", f"data.sample_rate_hz={RATE_HZ}"]
+        jobs[f"{row}_{seed}_net"] = [*NET, *data, "logger=csv", f"trainer.max_epochs={EPOCHS}", f"seed={seed}"]
+    trainings.all_trained(jobs, args.out)
     found: dict[str, list[dict]] = {}
     chosen: dict[str, list[list[str]]] = {}
-    for seed in range(args.seeds):
-        for row in args.rows.split(","):
-            folder = campaign(f"{row}_{seed}", ROWS[row], seed, args.recordings, args.out)
-            result = scored(folder / f"model_{args.recordings:03d}", manifest)
-            print(f"{row}_{seed}: mean ESR {result['esr_mean_of_settings']:.5f}", flush=True)
-            found.setdefault(row, []).append(result)
-            with open(folder / "settings.csv", newline="", encoding="utf-8") as file:
-                chosen.setdefault(row, []).append(list(csv.reader(file))[1:])
+    for row, seed in names:
+        found.setdefault(row, []).append(scored(args.out / f"{row}_{seed}_net", manifest))
+        with open(args.out / f"{row}_{seed}" / "settings.csv", newline="", encoding="utf-8") as file:
+            chosen.setdefault(row, []).append(list(csv.reader(file))[1:])
     columns = ["settings chosen by", "mean ESR", "dB", "of each seed", "median setting", "worst setting"]
     cells = []
     for row, results in found.items():
