@@ -2,7 +2,7 @@
 PYTHON ?= python3
 RUN = .venv/bin/python
 
-.PHONY: help setup train test test-all lint bench bench-demo paper
+.PHONY: help setup train test test-all lint bench bench-demo paper sweep report
 
 help:  ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:\t/'
@@ -26,6 +26,12 @@ bench-demo: setup  ## capture, record on the virtual machine, align, train, meas
 
 paper: setup  ## a table, ours beside what was published: make paper P=wright2020 ARGS="jobs=2"
 	$(RUN) -m revox_lightning.commands.paper paper=$(P) $(ARGS)
+
+sweep: setup  ## a sweep without a server: make sweep S=learning_rates ARGS="trials=12 jobs=2"
+	$(RUN) -m revox_lightning.commands.sweep sweeps/$(S).yaml $(ARGS)
+
+report: setup  ## one page of runs to compare and to hear: make report R=outputs
+	$(RUN) -m revox_lightning.commands.report $(or $(R),outputs) $(ARGS)
 
 lint: setup  ## ruff and pyright
 	$(RUN) -m ruff check . && $(RUN) -m ruff format --check . && $(RUN) -m pyright

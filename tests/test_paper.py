@@ -219,8 +219,8 @@ def test_a_set_that_is_not_whole_is_one_sentence(tmp_path):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="prctl is Linux")
 def test_a_training_does_not_outlive_who_started_it():
-    assert "prctl(1, 15)" in rows._START
-    code = rows._START.replace(
+    assert "prctl(1, 15)" in rows.START
+    code = rows.START.replace(
         "from revox_lightning.commands.train import main\nmain()",
         "import time; print('up', flush=True); time.sleep(60)",
     )

@@ -25,7 +25,7 @@ def test_one_device_of_wrights_folder_is_read_and_the_others_stay(tmp_path):
     takes = [take for split in ("train", "val", "test") for take in data.takes(split)]
     assert [take.dry.name for take in takes] == ["ht1-input.wav"] * 3
     assert [take.split for take in takes] == ["train", "val", "test"]
-    with pytest.raises(UserError, match="train/ts9-input.wav"):
+    with pytest.raises(UserError, match=r"train/ts9-input\.wav"):
         built("data=wright", f"data.root={tmp_path}", "data.device=ts9")
     with pytest.raises(UserError, match=r"data\.device"):
         built("data=wright")

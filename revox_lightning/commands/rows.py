@@ -22,7 +22,7 @@ from revox_lightning.kernels import backend
 from revox_lightning.runs import RunFolder
 
 # A training must not outlive who started it: the next one would find its folder in use. (PR_SET_PDEATHSIG; Linux)
-_START = (
+START = (
     "import ctypes, sys\n"
     "if sys.platform == 'linux': ctypes.CDLL(None).prctl(1, 15)\n"
     "from revox_lightning.commands.train import main\n"
@@ -104,7 +104,7 @@ def _train(job: Job, at_once: int) -> str | None:
         how.append(f"system.threads={max((os.cpu_count() or 1) // at_once, 1)}")
     log_path = path / "train.log"
     with open(log_path, "a", encoding="utf-8") as out:
-        rc = subprocess.run([sys.executable, "-c", _START, *how], stdout=out, stderr=subprocess.STDOUT).returncode
+        rc = subprocess.run([sys.executable, "-c", START, *how], stdout=out, stderr=subprocess.STDOUT).returncode
     if rc == 0 and job.metrics:
         return None
     lines = log_path.read_text(encoding="utf-8", errors="replace").splitlines()

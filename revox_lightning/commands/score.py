@@ -23,12 +23,13 @@ from revox_lightning.data.module import PairData
 from revox_lightning.dsp.alignment import delay_samples
 from revox_lightning.errors import UserError
 from revox_lightning.metrics import EffectMetrics
-from revox_lightning.report import references, table
+from revox_lightning.report import leaderboard, page, references, table
 from revox_lightning.report.references import Reference
 from revox_lightning.runs import RunFolder
 
 _LONGEST_DELAY_SECONDS = 0.5
 _MAY_BE_SHORTER_SECONDS = 0.1
+_HEARD_SECONDS = 8.0
 _SAME = 1e-6  # relative: what two processors may differ by
 
 
@@ -56,6 +57,11 @@ def score(argv: list[str]) -> Path:
     if "card" in named:
         _confirm(card, Path(named["card"]).expanduser())
     _write(out, card)
+    boards, problems = leaderboard.read([out])
+    notes = page.write(out / "report.html", boards, problems, len(bench.tests()), _HEARD_SECONDS)
+    for note in [*problems, *notes]:
+        log.warning("%s", note)
+    print(f"Listen: {out / 'report.html'}")
     print(f"Result card: {out / 'card.json'}   again by anybody: revox score {folder} bench={place} card=card.json")
     return out
 

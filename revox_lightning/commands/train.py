@@ -19,7 +19,7 @@ from revox_lightning.runs import RunFolder
 _failed: list[str] = []  # the run folders of jobs that the user must change
 
 
-def task(cfg: DictConfig) -> dict[str, Any]:
+def task(cfg: DictConfig) -> dict[str, Any] | float:
     """One job of Hydra: a run, or with show=true a look at the network."""
     hydra_cfg = HydraConfig.get()
     set_up_logging()
@@ -35,7 +35,9 @@ def task(cfg: DictConfig) -> dict[str, Any]:
         from revox_lightning.commands.training import train
 
         with disk_faults():
-            return train(cfg, path)
+            metrics = train(cfg, path)
+        # A sweeper that searches wants the one number that it is to make small.
+        return metrics[cfg.monitor] if "optuna" in str(hydra_cfg.sweeper.get("_target_")).lower() else metrics
     except UserError as error:
         # Hydra would print more than one sentence; the other jobs of a multirun go on, and its table names this one.
         print(f"error: {error}", file=sys.stderr)

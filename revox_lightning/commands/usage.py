@@ -36,4 +36,8 @@ RENDER = (
     "[block_samples=16384] [threads=2] [wow_flutter=1] [hiss=1] [seed=0]"
 )
 SCORE = "revox score FOLDER bench=BENCH_FOLDER [name=TEXT] [out=FOLDER_scored] [card=CARD.json]"
+REPORT = "revox report outputs/FOLDER [outputs/OTHER ...] [out=report.html] [excerpts=6] [seconds=10]"
+SWEEP = (
+    "revox sweep sweeps/NAME.yaml [out=outputs/sweeps/NAME] [trials=20] [jobs=1] [seed=0] [trainer.max_epochs=4 ...]"
+)
 DOCTOR = "revox doctor [--fix]"

@@ -88,8 +88,9 @@ class _Smoothed(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         kept = ctx.saved_tensors
-        arrays = [np.ascontiguousarray(part.detach().double().cpu().numpy()) for part in (*kept, gradients[0])]
-        found = _follow_back(*arrays[:3], ctx.y, arrays[3])
+        given = (*kept, gradients[0])
+        x, attack, release, dy = (np.ascontiguousarray(part.detach().double().cpu().numpy()) for part in given)
+        found = _follow_back(x, attack, release, ctx.y, dy)
         dx, da, dr = (torch.from_numpy(part).to(one) for part, one in zip(found, kept, strict=True))
         return dx, da, dr
 

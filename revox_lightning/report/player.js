@@ -17,7 +17,7 @@
  */
 class Player {
   static FADE_SECONDS = 0.005;
-  static AHEAD_SECONDS = 0.02; // what the audio thread may already have rendered when a call arrives
+  static AHEAD_SECONDS = 0.03; // what the audio thread may have rendered when the last part of a call arrives
 
   constructor(context) {
     this.context = context;
@@ -68,12 +68,12 @@ class Player {
   setGain(name, factor) {
     this._known(name);
     this._gains.set(name, factor);
-    if (this._take && this.current === name) this._fade(this._take, name, factor);
+    if (this._take && this.current === name) this._fade(this._take, name, factor, this._soon());
   }
 
   play(name = this.current ?? this.names[0], from = this.position()) {
     this._known(name);
-    if (this.context.state === "suspended" && !(this.context instanceof OfflineAudioContext)) this.context.resume();
+    if (this._live && this.context.state === "suspended") this.context.resume();
     this._stop();
     this.current = name;
     if (this._region) {
@@ -90,8 +90,9 @@ class Player {
     const before = this.current;
     this.current = name;
     if (!this._take || before === name) return;
-    this._fade(this._take, before, 0);
-    this._fade(this._take, name, this._gains.get(name));
+    const at = this._soon();
+    this._fade(this._take, name, this._gains.get(name), at);
+    this._fade(this._take, before, 0, at);
   }
 
   restart(name = this.current) { this.play(name, this._region ? this._region[0] : 0); }
@@ -132,10 +133,16 @@ class Player {
     if (!this._buffers.has(name)) throw new Error(`there is no recording ${name}: load it first`);
   }
 
-  /* Times are rounded to whole samples: between them, the browser would interpolate. */
-  _start(name, from) {
+  /* When all parts of a change happen, on a whole sample: between samples the browser would interpolate. */
+  _soon(ahead = Player.AHEAD_SECONDS) {
     const rate = this.context.sampleRate;
-    const began = Math.ceil((this.context.currentTime + Player.AHEAD_SECONDS) * rate) / rate;
+    return Math.round((this.context.currentTime + ahead) * rate) / rate;
+  }
+
+  get _live() { return !(this.context instanceof OfflineAudioContext); }
+
+  _start(name, from, ahead = Player.AHEAD_SECONDS) {
+    const [called, began] = [performance.now(), this._soon(ahead)];
     const bus = this.context.createGain();
     bus.connect(this.output);
     bus.gain.setValueAtTime(0, began);
@@ -157,6 +164,13 @@ class Player {
       take.sources.push(source);
       take.faders.set(each, { gain: gain.gain, from: level, to: level, at: 0 });
     }
+    // On a machine too busy to plan all starts in time, some would come late and out of step: once more, later.
+    if (this._live && ahead < 2 && performance.now() - called > 500 * ahead) {
+      bus.disconnect();
+      for (const source of take.sources) source.stop();
+      this._start(name, from, 2 * ahead);
+      return;
+    }
     take.sources[0].onended = () => this._ended(take);
     this._take = take;
   }
@@ -172,19 +186,19 @@ class Player {
     const take = this._take;
     if (!take) return;
     this._take = null;
-    const now = this.context.currentTime + Player.AHEAD_SECONDS / 2;
+    const now = this._soon();
     const end = now + Player.FADE_SECONDS;
+    const risen = Math.min(Math.max((now - take.began) / Player.FADE_SECONDS, 0), 1);
     take.bus.gain.cancelScheduledValues(now);
-    take.bus.gain.setValueAtTime(now > take.began ? 1 : 0, now);
+    take.bus.gain.setValueAtTime(risen, now);
     take.bus.gain.linearRampToValueAtTime(0, end);
-    for (const source of take.sources) source.stop(Math.max(end, take.began));
+    for (const source of take.sources) source.stop(end);
     take.sources[0].onended = () => take.bus.disconnect();
   }
 
   /* A straight crossfade: two versions of one sound are alike, so their sum keeps its level. */
-  _fade(take, name, to) {
+  _fade(take, name, to, now) {
     const fader = take.faders.get(name);
-    const now = this.context.currentTime + Player.AHEAD_SECONDS / 2;
     const done = Math.min(Math.max((now - fader.at) / Player.FADE_SECONDS, 0), 1);
     const value = fader.from + (fader.to - fader.from) * done; // it may be on its way
     fader.gain.cancelScheduledValues(now);
