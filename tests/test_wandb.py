@@ -72,7 +72,8 @@ def test_wandb_holds_config_scalars_audio_images_and_the_table_inside_the_run_fo
     sounds = [place / "files" / path for name, path in media.items() if path.endswith(".wav")]
     assert len(sounds) == 9 and all(audio.info(path).subtype == "PCM_24" for path in sounds)
     assert sum(path.endswith(".png") for path in media.values()) == 5
-    assert sum(path.endswith(".table.json") for path in media.values()) == 2
+    assert sum(path.endswith(".table.json") for path in media.values()) == 3
+    assert {"test/results", "test/excerpts"} < set(media)
     # Of recordings the machine is not at hand: the model alone is measured, and heard beside what it was given.
     assert {f"examples/{name}_{kind}" for name in ("music", "speech") for kind in ("dry", "estimate")} < set(media)
     assert {"data_sheet/figures", "data_sheet/curves"} < set(media)

@@ -14,6 +14,7 @@ COMMANDS = {
     "export": "a trained model for players: .nam, RTNeural, AIDA-X, Proteus, ONNX, TorchScript",
     "paper": "a published table of models, or one of our own, trained and written",
     "report": "runs compared on one page: table, curves, and every version to hear",
+    "listen": "a blind listening test of runs as one page, and the summary of its results",
     "sweep": "a W&B sweep file without a server, resumable",
     "bench": "write the recordings and excerpts by which any program can be scored",
     "score": "score audio that any program made of the bench's excerpts",

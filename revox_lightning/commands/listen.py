@@ -1,8 +1,4 @@
-"""``revox listen outputs/RUN ...``: a blind listening test as one page; ``results=`` reads what listeners sent back.
-
-Usage: revox listen outputs/RUN [outputs/RUN ...] [kind=mushra|abx] [out=listen.html] [trials=6] [seconds=8]
-[repeat=1] [seed=0], or revox listen results=FILE_OR_FOLDER [out=FOLDER]
-"""
+"""``revox listen outputs/RUN ...``: a blind listening test as one page; ``results=`` reads what listeners sent back."""
 
 from __future__ import annotations
 
@@ -12,12 +8,8 @@ from pathlib import Path
 
 from revox_lightning.commands import settings
 from revox_lightning.commands.exits import disk_faults, guarded, log
+from revox_lightning.commands.usage import LISTEN as USAGE
 from revox_lightning.errors import UserError
-
-USAGE = (
-    "revox listen outputs/RUN [outputs/RUN ...] [kind=mushra|abx] [out=listen.html] [trials=6, of abx 12] [seconds=8] "
-    "[repeat=1] [seed=0], or revox listen results=FILE_OR_FOLDER [out=FOLDER]"
-)
 
 
 def listen(argv: list[str]) -> None:

@@ -43,6 +43,7 @@ def build_logger(cfg: DictConfig, folder: Path, plain_config: dict[str, Any]) ->
             project=cfg.logger.project,
             entity=cfg.logger.entity,
             group=cfg.logger.group,
+            job_type=cfg.logger.get("job_type"),
             tags=list(cfg.logger.tags),
             mode="offline" if cfg.logger.offline else "online",
             config=plain_config,
@@ -52,7 +53,13 @@ def build_logger(cfg: DictConfig, folder: Path, plain_config: dict[str, Any]) ->
         reason = str(error).splitlines()[0]
         raise UserError(f"W&B refused the run ({reason}): run `wandb login`, or use logger.offline=true.") from error
     known.write_text(run.id)
-    return WandbLogger(save_dir=folder, experiment=run)
+    logger = WandbLogger(save_dir=folder, experiment=run)
+    # Nets of other batches and hops compare by what they heard, not by steps; epochs say best how much that is.
+    logger.experiment.define_metric("audio_seconds_trained")
+    for part in ("train/*", "val/*"):
+        logger.experiment.define_metric(part, step_metric="audio_seconds_trained", step_sync=True)
+    logger.experiment.define_metric("val/esr", summary="min", step_metric="audio_seconds_trained", step_sync=True)
+    return logger
 
 
 def close(logger: Any) -> None:

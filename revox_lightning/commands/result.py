@@ -61,7 +61,8 @@ def report(
         from revox_lightning.report.wandb_log import log_result
 
         logged = {k: v for k, v in metrics.items() if k not in ("name", "task")}  # which the config holds
-        log_result(logger.experiment, logged, rows, listening.written, drawn)
+        kept = [path for path in (folder.best, folder.config_path) if path.is_file()]
+        log_result(logger.experiment, logged, rows, listening.written, drawn, kept)
     tell(f"{cfg.name} on the test split ({data.seconds('test'):.0f} s)", rows, rivals)
     tell_worst(settings, data.knobs)
     knobs = data.takes("test")[0].controls  # settings that it was trained at, or near to

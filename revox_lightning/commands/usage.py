@@ -23,6 +23,10 @@ EXPORT = (
     "[controls=0.5,0.5] [channel=left|right] [normalise=DBFS] [input_level_dbu=DBU] [output_level_dbu=DBU] [name=TEXT] "
     "[modeled_by=TEXT] [gear_make=TEXT] [gear_model=TEXT] [gear_type=TEXT] [tone_type=TEXT]"
 )
+LISTEN = (
+    "revox listen outputs/RUN [outputs/RUN ...] [kind=mushra|abx] [out=listen.html] [trials=6, of abx 12] [seconds=8] "
+    "[repeat=1] [seed=0], or revox listen results=FILE_OR_FOLDER [out=FOLDER]"
+)
 MACHINE = "revox machine IN OUT preset=a77_7.5ips [without=transport,hiss] [seed=0] [truth=FILE.npz] [machine.mol_db=8]"
 MEASURE = (
     "revox measure machine=NAME [machine=NAME ...] | run=FOLDER [run=...] | IN.wav OUT.wav [out=FOLDER] [kernels=auto]"

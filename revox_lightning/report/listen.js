@@ -176,7 +176,7 @@ class Session {
       make("button", { type: "submit", class: "next" }, "Begin with practice"));
     form.addEventListener("submit", (event) => {
       event.preventDefault();
-      if (name.value.trim()) this._begin(name.value.trim());
+      if (name.value.trim() && !this.desk) this._begin(name.value.trim());
     });
     const keys = make("dl", { class: "keys" });
     for (const [key, meaning] of this.method.keys) keys.append(make("dt", {}, make("kbd", {}, key)), make("dd", {}, meaning));
@@ -206,7 +206,12 @@ class Session {
     this.view = null;
     this.desk.silence();
     this.main.setAttribute("aria-busy", "true");
-    await this.desk.load(trial.sounds, trial.restarts);
+    try {
+      await this.desk.load(trial.sounds, trial.restarts);
+    } catch (error) {
+      this.main.replaceChildren(make("p", { role: "alert" }, `This browser cannot play the test: ${error.message}.`));
+      return;
+    }
     this.main.removeAttribute("aria-busy");
     this.status = make("p", { class: "status", role: "status" });
     this.next = make("button", { type: "button", class: "next", click: () => this._answered(number) },
@@ -219,7 +224,7 @@ class Session {
     this.since = performance.now();
     const title = number < 0 ? "Practice: nothing here is kept" : `Trial ${number + 1} of ${this.plan.length}`;
     this._turn(make("section", { class: "trial", "aria-labelledby": "heading" },
-      make("h2", { id: "heading", tabindex: -1 }, title), make("p", {}, trial.question),
+      make("h2", { id: "heading", tabindex: -1 }, title),
       this.desk.element, view.element, make("div", { class: "foot" }, this.next, this.status)));
     this._check();
   }
@@ -231,7 +236,7 @@ class Session {
   }
 
   async _answered(number) {
-    if (this.view.missing() !== "") return;
+    if (!this.view || this.view.missing() !== "") return; // a second click while the next trial is read
     if (number >= 0) {
       const heard = this._named(this.desk.heard);
       const seconds = Math.round((performance.now() - this.since) / 100) / 10;
@@ -242,7 +247,8 @@ class Session {
   }
 
   _named(heard) {
-    return Object.fromEntries(Object.entries(heard).map(([n, s]) => [this.key[n]?.name ?? n, Math.round(s * 10) / 10]));
+    const name = (id) => this.key[id]?.name ?? (id === "reference" ? "open reference" : id);
+    return Object.fromEntries(Object.entries(heard).map(([id, s]) => [name(id), Math.round(s * 10) / 10]));
   }
 
   _end() {

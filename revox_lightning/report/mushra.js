@@ -6,7 +6,10 @@ class Mushra {
 
   introduction = [
     "You will hear short excerpts, each in several versions, and a reference. Rate how near each version comes to the reference, from 0 to 100.",
-    "One of the versions is the reference itself, and should get 100. Others are clearly worse. All play in step, so you may switch at any moment, repeat a part by dragging over the line, and hear the reference whenever you like. A version can be rated once you have heard it for a second.",
+    "One of the versions is the reference itself, and should get 100. Others are clearly worse. Switch at any moment, repeat a part by dragging over the line, and hear the reference whenever you like. A version can be rated once you have heard it for a second.",
+    data.restarts
+      ? "Some versions have speed variations of their own, so each starts anew when you switch to it."
+      : "All versions play in step: switching changes nothing but the version.",
   ];
   keys = [
     ["R", "the reference"], ["1 2 3 …", "a version, and then its slider (from the tenth on: q w e)"],
@@ -31,7 +34,7 @@ class Mushra {
     const { sounds, reference } = data.trials[index];
     return {
       index, repeated, restarts: data.restarts, order: chance.shuffled(Object.keys(sounds)),
-      sounds: { reference, ...sounds }, question: "How near does each version come to the reference?",
+      sounds: { reference, ...sounds },
     };
   }
 
@@ -52,9 +55,9 @@ class MushraView {
     const columns = trial.order.map((name, i) => this._column(name, i));
     const words = make("ol", { class: "words", "aria-hidden": "true" });
     for (const word of [...Mushra.WORDS].reverse()) words.append(make("li", {}, word));
-    this.element = make("div", { class: "mushra" },
-      make("div", { class: "scale" }, words, this.buttons.reference),
-      make("div", { class: "columns" }, ...columns));
+    this.element = make("div", {}, make("p", {}, "How near does each version come to the reference?"),
+      make("div", { class: "mushra" },
+        make("div", { class: "scale" }, words, this.buttons.reference), make("div", { class: "columns" }, ...columns)));
   }
 
   _button(name, text, key) {

@@ -68,7 +68,7 @@ def _mushra(sessions: Sequence[Session]) -> tuple[str, dict[str, bytes]]:
 
 def _interval(score: Score) -> str:
     if score.half_width is None:
-        return "–"
+        return "-"
     # A mean near an end of the scale has an interval that would leave it.
     low, high = max(score.mean - score.half_width, 0), min(score.mean + score.half_width, 100)
     return f"{low:.1f} to {high:.1f}"
@@ -77,7 +77,7 @@ def _interval(score: Score) -> str:
 def _people(people: Sequence[Listener]) -> tuple[Sequence[str], list[Sequence[Any]]]:
     rows: list[Sequence[Any]] = [
         (
-            one.name, one.trials, one.missed, "–" if one.inconsistency is None else f"{one.inconsistency:.1f}",
+            one.name, one.trials, one.missed, "-" if one.inconsistency is None else f"{one.inconsistency:.1f}",
             "yes" if one.apart else "no",
         )
         for one in people

@@ -66,11 +66,16 @@ def systems(paths: Sequence[Path]) -> list[System]:
         raise UserError("a run is named twice: name each run once.")
     runs = [RunFolder.existing(path) for path in paths]
     configs = [run.config() for run in runs]
-    names = [str(config.get("name") or run.path.name) for run, config in zip(runs, configs, strict=True)]
+    names = [plain(str(config.get("name") or run.path.name)) for run, config in zip(runs, configs, strict=True)]
     names = [_apart(names, i, [f"seed {config.get('seed')}" for config in configs]) for i in range(len(names))]
-    names = [_apart(names, i, [run.path.resolve().name for run in runs]) for i in range(len(names))]
+    names = [_apart(names, i, [plain(run.path.resolve().name) for run in runs]) for i in range(len(names))]
     names = [_apart(names, i, [str(j + 1) for j in range(len(runs))]) for i in range(len(names))]
     return [System(n, run, bool(config.get("parts"))) for n, run, config in zip(names, runs, configs, strict=True)]
+
+
+def plain(text: str) -> str:
+    """A name in one line, without what cannot be printed, as the result files ask for."""
+    return "".join(c if c.isprintable() else "?" for c in " ".join(text.split()))[:200] or "?"
 
 
 def _apart(names: Sequence[str], i: int, additions: Sequence[str]) -> str:
@@ -103,7 +108,7 @@ def excerpts(
     if anchors:
         fir, note = _linear(under_test[0])
         notes += [note] * (fir is None)
-        found = [_anchored(one, files[0][one.name], fir, notes) for one in found]
+        found = [_anchored(one, files[0][place[0]], fir, notes) for one, place in zip(found, places, strict=True)]
     return [_level_matched(one) for one in found], list(dict.fromkeys(notes))
 
 
@@ -154,7 +159,7 @@ def _excerpt(under_test: Sequence[System], name: str, files: list[dict[str, Path
                 raise UserError(f"{paths[kind]} does not match {what}: only runs tested on the same audio compare.")
         stimuli.append(Stimulus(system.name, "system", own, 0.0))
     stimuli.append(Stimulus("dry signal", "dry", dry, 0.0))
-    return Excerpt(name, start / rate, rate, tuple(stimuli))
+    return Excerpt(plain(name), start / rate, rate, tuple(stimuli))
 
 
 def _linear(system: System) -> tuple[FIR | None, str]:
@@ -195,10 +200,9 @@ def low_pass(signal: Tensor, cutoff_hz: float, sample_rate_hz: float) -> Tensor:
     >>> low_pass(torch.zeros(2, 1000), 3500, 48_000).shape
     torch.Size([2, 1000])
     """
-    taps, beta = scipy.signal.kaiserord(60.0, 500 / (sample_rate_hz / 2))
-    taps |= 1
-    h = scipy.signal.firwin(taps, cutoff_hz + 250, window=("kaiser", beta), fs=sample_rate_hz)
-    y = scipy.signal.oaconvolve(signal.numpy().astype(np.float64), h[None], axes=-1)
+    taps = scipy.signal.kaiserord(60.0, 500 / (sample_rate_hz / 2))[0] | 1
+    h = scipy.signal.firwin(taps, cutoff_hz + 250, width=500, fs=sample_rate_hz)
+    y = scipy.signal.oaconvolve(signal.numpy().astype(np.float64), np.asarray(h)[np.newaxis], axes=-1)
     return torch.from_numpy(y[:, taps // 2 : taps // 2 + signal.shape[-1]]).float()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,12 @@ def log_result(
     rows: list[dict[str, Any]],
     heard: list[dict[str, Path]],
     plots: list[Path],
+    kept: Sequence[Path] = (),
 ) -> None:
-    """Logs metrics (also as summary), a table of test results, every audio file and every picture."""
+    """Logs metrics (also as summary), tables of test results and of what was heard, every audio file and picture.
+
+    The files of ``kept``, the best checkpoint and what it is built by, become an artifact of type model.
+    """
     columns = sorted({key for row in rows for key in row}, key=lambda key: (key != "row", key))
     table = wandb.Table(columns=list(columns), data=[[row.get(key) for key in columns] for row in rows])
     # Files are handed over by path: an array would be cut to 16 bits and clipped.
@@ -26,8 +31,29 @@ def log_result(
         for kind, path in take.items()
     }
     pictures = {f"plots/{path.stem}": wandb.Image(str(path)) for path in plots}
-    experiment.log(metrics | sounds | pictures | {"test/results": table})
+    experiment.log(metrics | sounds | pictures | {"test/results": table} | _excerpts(heard))
     experiment.summary.update(metrics)
+    if kept:
+        artifact = wandb.Artifact(f"model-{experiment.id}", "model", metadata=_plain(metrics))
+        for path in kept:
+            artifact.add_file(str(path), name=path.name)
+        experiment.log_artifact(artifact, aliases=["best"])
+
+
+def _excerpts(heard: list[dict[str, Path]]) -> dict[str, Any]:
+    """A row for each excerpt, with its sounds in the cells."""
+    kinds = list(dict.fromkeys(kind for take in heard for kind in take))
+    if not kinds:
+        return {}
+    rows = [
+        [number, *(wandb.Audio(str(take[kind]), caption=take[kind].name) if kind in take else None for kind in kinds)]
+        for number, take in enumerate(heard, 1)
+    ]
+    return {"test/excerpts": wandb.Table(columns=["excerpt", *kinds], data=rows)}
+
+
+def _plain(metrics: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in metrics.items() if not isinstance(value, float) or math.isfinite(value)}
 
 
 def log_portrait(
