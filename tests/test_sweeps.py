@@ -1,6 +1,9 @@
 """Sweep files, and sweeps without a server: draws, early termination, resuming."""
 
 import json
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -126,6 +129,7 @@ def test_the_command_is_filled_in_as_wandb_does_and_the_server_stays_out(file, t
         ({"method": "bayesian"}, "no sweep file that W&B takes"),
         ({"parameters": {"lr": {"min": 2.0, "max": 1.0}}}, "no sweep file that W&B takes"),
         ({"metric": None}, "no sweep file that W&B takes"),
+        ({"command": ["python", "train.py"]}, "no ${program}"),
     ],
 )
 def test_what_wandb_would_refuse_is_refused(file, tmp_path, capsys, change, says):
@@ -142,6 +146,28 @@ def test_bad_words_get_one_sentence(file, tmp_path, capsys, words):
     given = [word.format(file=file()) for word in words]
     assert guarded(lambda: sweep.sweep([*given, f"out={tmp_path / 'out'}"])) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_trials_of_another_sweep_are_not_gone_on_with(file, tmp_path):
+    out = tmp_path / "out"
+    Sweep(file(), out, 0).claim(["seed=1", "trainer.max_epochs=2"])
+    Sweep(file(), out, 0).claim(["trainer.max_epochs=2", "seed=1", "system.threads=1"])
+    for path, seed, words in [
+        (file(), 1, ["seed=1", "trainer.max_epochs=2"]),
+        (file(), 0, ["seed=1"]),
+        (file("grid"), 0, ["seed=1", "trainer.max_epochs=2"]),
+    ]:
+        with pytest.raises(UserError, match="of another sweep"):
+            Sweep(path, out, seed).claim(words)
+
+
+def test_a_training_can_be_stopped_where_the_shell_ignores_interrupts():
+    script = sweep._START.removesuffix("from revox_lightning.commands.train import main\nmain()\n")
+    ended = subprocess.run(
+        [sys.executable, "-c", f"{script}\nimport os\nos.kill(os.getpid(), signal.SIGINT)\nprint('went on')"],
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN), capture_output=True, text=True,
+    )  # fmt: skip
+    assert ended.returncode != 0 and "KeyboardInterrupt" in ended.stderr and not ended.stdout
 
 
 @pytest.mark.slow

@@ -63,9 +63,12 @@ class WandbServer:
         known["begun"].append(v)
         known["config"] |= json.loads(v["config"]) if v.get("config") else {}
         known |= {key: v[key] for key in ("groupName", "jobType", "tags", "displayName", "sweep") if v.get(key)}
-        project = {"id": "p", "name": v.get("project") or "p", "entity": {"id": "e", "name": ENTITY}}
         bucket = {"id": name, "name": name, "displayName": v.get("displayName"), "description": "", "config": "{}"}
-        bucket |= {"project": project, "historyLineCount": len(known["history"]), "sweepName": v.get("sweep")}
+        bucket |= {
+            "project": _project(v.get("project")),
+            "historyLineCount": len(known["history"]),
+            "sweepName": v.get("sweep"),
+        }
         return {"upsertBucket": {"bucket": bucket, "inserted": len(known["begun"]) == 1}}
 
     def on_RunResumeStatus(self, v: dict[str, Any]) -> dict[str, Any]:
@@ -79,7 +82,7 @@ class WandbServer:
                 "summaryMetrics": json.dumps(known["summary"]), "historyLineCount": lines, "eventsLineCount": 0,
                 "logLineCount": 0, "historyTail": tail, "eventsTail": "[]", "tags": [], "wandbConfig": "{}",
             }  # fmt: skip
-        project = {"id": "p", "name": v.get("project"), "entity": {"id": "e", "name": ENTITY}, "bucket": bucket}
+        project = _project(v.get("project")) | {"bucket": bucket}
         return {"model": project, "project": project}
 
     def on_CreateRunFiles(self, v: dict[str, Any]) -> dict[str, Any]:
@@ -103,8 +106,6 @@ class WandbServer:
         name = given.get("artifactID")
         file = {"name": "manifest", "uploadUrl": f"{self.url}/put/{name}/manifest.json", "uploadHeaders": []}
         return {"createArtifactManifest": {"artifactManifest": {"id": f"m{name}", "file": {"id": "f"} | file}}}
-
-    on_UpdateArtifactManifest = on_CreateArtifactManifest
 
     def on_CreateArtifactFiles(self, v: dict[str, Any]) -> dict[str, Any]:
         edges = []
@@ -169,14 +170,17 @@ class WandbServer:
         with self._lock:
             known = self.runs[run]
             for name, part in (content.get("files") or {}).items():
-                lines = [json.loads(line) for line in part.get("content", [])] if name.endswith(".jsonl") else []
                 if name == "wandb-history.jsonl":
-                    known["history"] += lines
+                    known["history"] += [json.loads(line) for line in part.get("content", [])]
                 if name == "wandb-summary.json":
                     for line in part.get("content", []):
                         known["summary"] |= json.loads(line)
             if content.get("complete"):
                 known["exit"] = content.get("exitcode")
+
+
+def _project(name: str | None) -> dict[str, Any]:
+    return {"id": "p", "name": name or "p", "entity": {"id": "e", "name": ENTITY}}
 
 
 def _handler(server: WandbServer) -> type[BaseHTTPRequestHandler]:

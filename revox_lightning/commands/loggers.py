@@ -16,8 +16,8 @@ KINDS = ("wandb", "csv", "none")
 def build_logger(cfg: DictConfig, folder: Path, plain_config: dict[str, Any]) -> Any:
     """Lightning's WandbLogger for ``logger=wandb``, otherwise False.
 
-    W&B stages artifacts and caches in the home directory by default; here they stay in the run folder, so that it can
-    be moved to another machine and synced there.
+    W&B stages artifacts and caches in the home directory by default; here they stay in the run folder. Moved elsewhere,
+    figures and media sync from there, artifacts only from their first place, by which W&B's log names their files.
     """
     if cfg.logger.kind not in KINDS:
         raise UserError(f"logger.kind={cfg.logger.kind}: choose one of {', '.join(KINDS)}.")

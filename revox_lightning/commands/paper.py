@@ -77,7 +77,8 @@ def paper(argv: list[str]) -> Path:
         _table(told, name, [row for row in told.rows if row["label"] in wanted["rows"]], jobs, seeds)
         for name in wanted["sets"] if name not in absent
     ]  # fmt: skip
-    notes = [told.budget, *absent.values(), *(f"{label}: {reason}" for label, reason in failed.items())]
+    changed = [f"Changed on the command line, against the budget above: {' '.join(more)}."] if more else []
+    notes = [told.budget, *changed, *absent.values(), *(f"{label}: {reason}" for label, reason in failed.items())]
     notes += [told.unpublished] if told.unpublished else []
     written = paper_table.write(out, told.title, told.reference, tables, notes, _facts(seeds))
     _log_to_wandb(named.get("logger", "wandb"), out, told, tables)

@@ -31,6 +31,9 @@ from revox_lightning.report import table
 from revox_lightning.runs import RunFolder
 
 _POLL_SECONDS = 0.5
+_END_SECONDS = 60.0  # what a training is given to end by itself
+# A shell's background jobs ignore SIGINT and hand that on: hyperband could not stop a training of theirs.
+_START = "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n" + START
 _USUAL_TRIALS = 20
 _DONE, _STOPPED, _FAILED, _OPEN = "finished", "stopped early", "failed", "open"
 _SERVER_ONLY = ("logger.",)  # parameters that only mean something where W&B's server is
@@ -54,6 +57,16 @@ class Sweep:
         self.config, self.cap = _read(path)
         self.metric, self.goal = self.config["metric"]["name"], self.config["metric"]["goal"]
         self.trials = self._kept()
+
+    def claim(self, words: Sequence[str]) -> None:
+        """Notes in ``sweep.json`` what the trials are made by; raises UserError where others lie in the folder."""
+        made_by = {"sweep": self.config, "seed": self.seed, "words": sorted(w for w in words if not _is_free(w))}
+        path, text = self.out / "sweep.json", json.dumps(made_by, indent=1, sort_keys=True)
+        if path.is_file() and path.read_text(encoding="utf-8") != text:
+            raise UserError(
+                f"{self.out} holds the trials of another sweep (its file, seed or words differ): choose another out=."
+            )
+        write_atomically(path, lambda file: file.write(text.encode()))
 
     def draw(self) -> Trial | None:
         """The next trial of W&B's engine, None where a grid is through; the same seed draws the same, given the same
@@ -160,6 +173,7 @@ def sweep(argv: list[str]) -> Sweep:
     one = Sweep(path, out, seed)
     trials = _whole(named, "trials", one.cap or _USUAL_TRIALS, 1)
     settings.composed([*others, "logger=csv"])  # before anything runs
+    one.claim(others)
     log.info("%s: %d of at most %d trials are settled already", path, sum(t.state != _OPEN for t in one.trials), trials)
     _run(one, trials, jobs, others)
     heading, *body = one.rows()
@@ -195,6 +209,8 @@ def _run(one: Sweep, trials: int, jobs: int, more: list[str]) -> None:
     finally:
         for process in running.values():
             process.terminate()
+        for process in running.values():
+            _wait(process)  # the next sweep goes on in their folders
 
 
 def _start(one: Sweep, trial: Trial, more: list[str]) -> subprocess.Popen[bytes]:
@@ -203,16 +219,25 @@ def _start(one: Sweep, trial: Trial, more: list[str]) -> subprocess.Popen[bytes]
     how = [f"resume={folder.path}"] if folder.last.exists() else one.words(trial, more)
     log.info("trial %03d: %s", trial.number, ", ".join(f"{n}={v}" for n, v in trial.parameters.items()))
     with open(folder.path / "train.log", "a", encoding="utf-8") as out:
-        return subprocess.Popen([sys.executable, "-c", START, *how], stdout=out, stderr=subprocess.STDOUT)
+        return subprocess.Popen([sys.executable, "-c", _START, *how], stdout=out, stderr=subprocess.STDOUT)
 
 
 def _settle(one: Sweep, trial: Trial, process: subprocess.Popen[bytes], state: str | None) -> None:
     if state == _STOPPED:
         process.send_signal(signal.SIGINT)  # it keeps its best weights
-    rc = process.wait()
+    rc = _wait(process) if state == _STOPPED else process.wait()
     one.settle(trial, state or (_DONE if rc == 0 and one.folder(trial).read_json("metrics.json") else _FAILED))
     value = "nothing" if trial.value is None else f"{one.metric} {trial.value:.5g}"
     log.info("trial %03d: %s, %s", trial.number, trial.state, value)
+
+
+def _wait(process: subprocess.Popen[bytes]) -> int:
+    """Waits for a training that was told to end, and ends it where it does not."""
+    try:
+        return process.wait(_END_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return process.wait()
 
 
 def _read(path: Path) -> tuple[dict[str, Any], int | None]:
@@ -225,8 +250,12 @@ def _read(path: Path) -> tuple[dict[str, Any], int | None]:
         raise UserError(f"{path} is no sweep file: it has no parameters.")
     cap = content.pop("run_cap", None)  # which this engine's schema does not know
     problems = _engine().schema_violations_from_proposed_config(content)
-    if problems or "metric" not in content:
-        said = problems[0].splitlines()[0] if problems else "it has no metric"
+    if not problems and "metric" not in content:
+        problems = ["it has no metric"]
+    if not problems and "${program}" not in content.get("command", ["${program}"]):
+        problems = ["its command has no ${program}"]
+    if problems:
+        said = problems[0].splitlines()[0]
         raise UserError(f"{path} is no sweep file that W&B takes: {said.rstrip('.')}.")
     from sweeps.config import fill_validate_schema
 
@@ -241,6 +270,11 @@ def _engine() -> Any:
     except ImportError as error:
         raise UserError("sweeps without a server need W&B's engine: pip install 'revox_lightning[sweep]'.") from error
     return sweeps
+
+
+def _is_free(word: str) -> bool:
+    """Whether a word changes nothing that a trial learns."""
+    return word.startswith(("system.threads=", "logger", "report.", "kernels="))
 
 
 def _plain(value: Any) -> Any:
