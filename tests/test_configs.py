@@ -10,8 +10,10 @@ from revox_lightning.commands import assemble, settings
 from revox_lightning.errors import UserError
 
 ROOT = Path(__file__).parents[1]
-GROUPS = {
-    folder.name: sorted(p.stem for p in folder.glob("*.yaml")) for folder in settings.CONF.iterdir() if folder.is_dir()
+GROUPS = {  # conf/paper holds tables of runs, not a group of a run's config: tests/test_paper.py composes its words
+    folder.name: sorted(p.stem for p in folder.glob("*.yaml"))
+    for folder in settings.CONF.iterdir()
+    if folder.is_dir() and folder.name != "paper"
 }
 MODELS = GROUPS["model"]
 

@@ -104,6 +104,7 @@ def test_a_bench_that_was_touched_is_refused(small, tmp_path, capsys):
         material.read(other)
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "a").touch()
+    capsys.readouterr()
     assert guarded(lambda: bench.write([str(tmp_path / "full")])) == 2
     assert capsys.readouterr().err.count("\n") == 1
 
