@@ -52,12 +52,12 @@ def test_another_kind_is_refused():
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_sampling_the_response_equals_the_recursion(seed):
+def test_the_differentiable_equaliser_equals_its_twin(seed):
     x = noise(3, 2, 20_000, seed=seed)
     sections = biquads.chain(EQ, *(part.double() for part in settings(3, seed)), 48_000)
     y = biquads.filtered(x, sections)
     exact = np.stack([biquads.filtered_exactly(one, s) for one, s in zip(x.numpy(), sections.numpy(), strict=True)])
-    assert np.abs(y.numpy() - exact).max() < 2e-5 * np.abs(exact).max()
+    assert np.abs(y.numpy() - exact).max() < 1e-6 * np.abs(exact).max()
 
 
 def test_no_gain_is_no_change():
@@ -72,7 +72,7 @@ def test_the_equalisers_gradients_are_right():
     weight = noise(1, 1, 300, seed=9, dtype=torch.float64)
 
     def total(x, gain, frequency, q):
-        return (weight * biquads.filtered(x, biquads.chain(EQ, gain, frequency, q, 48_000), 4096)).sum()
+        return (weight * biquads.filtered(x, biquads.chain(EQ, gain, frequency, q, 48_000))).sum()
 
     assert torch.autograd.gradcheck(total, (x, gain, frequency, q), eps=1e-5, rtol=1e-4, atol=1e-6)
 

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
+from numba import njit, prange
 from scipy.signal import sosfilt
 from torch import Tensor
 
 KINDS = ("low_shelf", "peak", "high_shelf")
+_TINY = 1e-40  # keeps what dies away from becoming denormal, which is slow
 
 
 def coefficients(kind: str, gain_db: Tensor, frequency_hz: Tensor, q: Tensor, sample_rate_hz: float) -> Tensor:
@@ -50,20 +53,83 @@ def response(sections: Tensor, frequency_hz: Tensor, sample_rate_hz: float) -> T
     return _quotient(sections, powers.to(sections.dtype.to_complex()))
 
 
-def filtered(x: Tensor, sections: Tensor, tail_samples: int | None = None) -> Tensor:
+def filtered(x: Tensor, sections: Tensor) -> Tensor:
     """x (batch, channels, time) through sections (batch, number, 6), from silence; differentiable in both.
 
-    By sampling the frequency response. What rings longer than ``tail_samples`` (by default as long as the slowest pole
-    needs to fall by 120 dB, at most 2^17) folds back.
+    A recursion in double precision, forwards and, for its gradients, backwards.
     """
-    tail = _tail_samples(sections) if tail_samples is None else tail_samples
-    samples = x.shape[-1]
-    size = 1 << (samples + tail - 1).bit_length()
-    z = torch.exp(-2j * math.pi * torch.arange(size // 2 + 1, dtype=torch.float64, device=x.device) / size)
-    powers = torch.stack([torch.ones_like(z), z, z * z])
-    # In double precision: near 0 Hz a section is a quotient of differences that single precision does not hold.
-    gain = _quotient(sections.double(), powers).to(x.dtype.to_complex())
-    return torch.fft.irfft(torch.fft.rfft(x, size) * gain[:, None], size)[..., :samples]
+    return _Filtered.apply(x, sections)  # type: ignore[return-value]
+
+
+class _Filtered(torch.autograd.Function):
+    """y = B/A u of every section: dy/db_k = u/A and dy/da_k = -y/A, each k samples late; back to u time runs backwards."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, sections: Tensor) -> Tensor:
+        batch, channels, time = x.shape
+        coefficients = sections.detach().double().repeat_interleave(channels, 0).cpu().numpy()
+        stages = _cascade(x.detach().double().reshape(-1, time).cpu().numpy(), coefficients)
+        ctx.save_for_backward(x, sections)
+        ctx.stages, ctx.coefficients = stages, coefficients
+        return torch.from_numpy(stages[:, -1].copy()).view(batch, channels, time).to(x)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor]:
+        x, sections = ctx.saved_tensors
+        batch, channels, time = x.shape
+        dy = gradients[0].double().reshape(-1, time).cpu().numpy()
+        dx, found = _cascade_back(dy, ctx.coefficients, ctx.stages)
+        by_row = torch.from_numpy(found).view(batch, channels, -1, 6).sum(1)
+        return torch.from_numpy(dx).view_as(x).to(x), by_row.to(sections)
+
+
+@njit(cache=True, parallel=True)
+def _cascade(x, sections):  # pragma: no cover
+    rows, time = x.shape
+    stages = np.empty((rows, sections.shape[1] + 1, time))
+    for row in prange(rows):
+        stages[row, 0] = x[row]
+        for k in range(sections.shape[1]):
+            b0, b1, b2, _, a1, a2 = sections[row, k]
+            s1 = s2 = 0.0
+            for n in range(time):
+                u = stages[row, k, n]
+                y = b0 * u + s1
+                s1 = b1 * u - a1 * y + s2 + _TINY
+                s2 = b2 * u - a2 * y
+                stages[row, k + 1, n] = y
+    return stages
+
+
+@njit(cache=True, parallel=True)
+def _cascade_back(dy, sections, stages):  # pragma: no cover
+    rows, time = dy.shape
+    dx, found = dy.copy(), np.zeros(sections.shape)
+    for row in prange(rows):
+        g = dx[row]
+        for k in range(sections.shape[1] - 1, -1, -1):
+            b0, b1, b2, _, a1, a2 = sections[row, k]
+            u1 = u2 = v1 = v2 = 0.0
+            db0 = db1 = db2 = da1 = da2 = 0.0
+            for n in range(time):
+                u = stages[row, k, n] - a1 * u1 - a2 * u2 + _TINY
+                v = stages[row, k + 1, n] - a1 * v1 - a2 * v2 + _TINY
+                db0 += g[n] * u
+                db1 += g[n] * u1
+                db2 += g[n] * u2
+                da1 -= g[n] * v1
+                da2 -= g[n] * v2
+                u2, u1, v2, v1 = u1, u, v1, v
+            found[row, k] = db0, db1, db2, 0.0, da1, da2
+            s1 = s2 = 0.0
+            for n in range(time - 1, -1, -1):
+                y = b0 * g[n] + s1
+                s1 = b1 * g[n] - a1 * y + s2
+                if abs(s1) < _TINY:  # not added: the gradient of nothing is nothing
+                    s1 = 0.0
+                s2 = b2 * g[n] - a2 * y
+                g[n] = y
+    return dx, found
 
 
 def filtered_exactly(x: np.ndarray, sections: np.ndarray) -> np.ndarray:
@@ -82,12 +148,3 @@ def chain(kinds: Sequence[str], gain_db: Tensor, frequency_hz: Tensor, q: Tensor
 def _quotient(sections: Tensor, powers: Tensor) -> Tensor:
     b, a = (part.to(powers.dtype) @ powers for part in (sections[..., :3], sections[..., 3:]))
     return (b / a).prod(-2)
-
-
-def _tail_samples(sections: Tensor) -> int:
-    a1, a2 = sections[..., 4].detach().double(), sections[..., 5].detach().double()
-    root = torch.sqrt((a1 * a1 / 4 - a2).to(torch.complex128))
-    radius = torch.maximum((-a1 / 2 + root).abs(), (-a1 / 2 - root).abs()).max().item()
-    if radius <= 0:
-        return 2
-    return min(max(math.ceil(math.log(1e-6) / math.log(min(radius, 1 - 1e-9))), 2), 1 << 17)
