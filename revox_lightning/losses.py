@@ -17,6 +17,8 @@ from revox_lightning.errors import UserError
 
 EPSILON = 1e-5  # added to the target's power, CoreAudioML/training.py
 FFT_SIZES = (2048, 1024, 512)
+STYLE_FFT_SIZES = (32, 128, 512, 2048, 8192, 32_768)
+_Distance = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]  # of two power spectra, seen through a window
 _HISS_MARGIN_DB = 6.0
 _LEAST_POWER = 1e-8  # of a bin, as in auraloss
 _LEAST_NORM = 1e-30  # no gradient, rather than 0 / 0, where estimate and target are equal
@@ -97,7 +99,20 @@ def mrstft(y_hat: Tensor, y: Tensor, noise_floor_db: float | None = None) -> Ten
             f"the loss mrstft needs segments of more than {min(FFT_SIZES) // 2} samples, got {y.shape[-1]}: "
             "use longer segments or hops, or another loss"
         )
-    return _SpectralDistance.apply(y_hat.flatten(0, 1), y.detach().flatten(0, 1), fitting, noise_floor_db)  # type: ignore[return-value]
+    distance = partial(_distance, noise_floor_db=noise_floor_db)
+    return _SpectralDistance.apply(y_hat.flatten(0, 1), y.detach().flatten(0, 1), fitting, 4, distance)  # type: ignore[return-value]
+
+
+def mrstft_magnitudes(y_hat: Tensor, y: Tensor) -> Tensor:
+    """Mean absolute difference of magnitudes plus that of their logs, mean over six FFT sizes from 32 to 32,768.
+
+    Steinmetz, Bryan and Reiss, JAES 70(9), 2022, section 3.4. Hops are half the window; sizes that do not fit are left
+    out. The target is a constant. Raises UserError where no size fits.
+    """
+    fitting = [size for size in STYLE_FFT_SIZES if y.shape[-1] > size // 2]
+    if not fitting:
+        raise UserError(f"this loss needs more than {min(STYLE_FFT_SIZES) // 2} samples, got {y.shape[-1]}")
+    return _SpectralDistance.apply(y_hat.flatten(0, 1), y.detach().flatten(0, 1), fitting, 2, _linear_and_log)  # type: ignore[return-value]
 
 
 class _SpectralDistance(torch.autograd.Function):
@@ -108,7 +123,7 @@ class _SpectralDistance(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, y_hat: Tensor, y: Tensor, sizes: list[int], noise_floor_db: float | None) -> Tensor:
+    def forward(ctx: Any, y_hat: Tensor, y: Tensor, sizes: list[int], overlap: int, distance: _Distance) -> Tensor:
         reach, time = max(sizes) // 2, y.shape[-1]
         mirrored_hat, mirrored = (nn.functional.pad(x, (reach, reach), mode="reflect") for x in (y_hat, y))
         gradient, value = torch.zeros_like(mirrored), y.new_zeros(())
@@ -116,15 +131,16 @@ class _SpectralDistance(torch.autograd.Function):
             inside = slice(reach - size // 2, reach + time + size // 2)  # frames are centred on each size's own hops
             window = _hann(size, y.dtype, y.device)
             spectrum_hat, spectrum = (
-                torch.fft.rfft(x[:, inside].unfold(-1, size, size // 4) * window) for x in (mirrored_hat, mirrored)
+                torch.fft.rfft(x[:, inside].unfold(-1, size, size // overlap) * window)
+                for x in (mirrored_hat, mirrored)
             )
-            distance, weight = _distance(_power(spectrum_hat), _power(spectrum), _hiss(noise_floor_db, window))
-            value += distance / len(sizes)
+            apart, weight = distance(_power(spectrum_hat), _power(spectrum), window)
+            value += apart / len(sizes)
             if ctx.needs_input_grad[0]:
                 weight[..., 0] *= 2  # the inverse transform counts all bins between these two twice
                 weight[..., -1] *= 2
                 frames = torch.fft.irfft(spectrum_hat.mul_(weight), size).mul_(window * (size / 2 / len(sizes)))
-                added = _overlap_add(frames)
+                added = _overlap_add(frames, overlap)
                 gradient[:, inside][:, : added.shape[1]] += added
         ctx.save_for_backward(_unmirrored(gradient, reach))
         return value
@@ -132,11 +148,20 @@ class _SpectralDistance(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
-        return ctx.saved_tensors[0] * gradient, None, None, None
+        return ctx.saved_tensors[0] * gradient, None, None, None, None
 
 
-def _distance(power_hat: Tensor, power: Tensor, hiss: float | None) -> tuple[Tensor, Tensor]:
+def _linear_and_log(power_hat: Tensor, power: Tensor, window: Tensor) -> tuple[Tensor, Tensor]:
+    """Linear plus log-magnitude distance of two power spectra, and its derivative by |X| over |X|."""
+    magnitude_hat, share = power_hat.sqrt(), 1 / power_hat.numel()
+    apart = magnitude_hat - power.sqrt()
+    weight = apart.sign().mul_(share).mul_((1 + magnitude_hat).div_(power_hat)).mul_(power_hat > _LEAST_POWER)
+    return (apart.abs().mean() + (power_hat / power).log_().abs_().mean() / 2), weight
+
+
+def _distance(power_hat: Tensor, power: Tensor, window: Tensor, noise_floor_db: float | None) -> tuple[Tensor, Tensor]:
     """Spectral convergence plus log-magnitude distance of two power spectra, and its derivative by |X| over |X|."""
+    hiss = _hiss(noise_floor_db, window)
     ratio = (power_hat / power).sqrt_()  # of the magnitudes
     excess = ratio - 1
     difference, norm = (power * excess).mul_(excess).sum().sqrt(), power.sum().sqrt()
@@ -168,12 +193,12 @@ def _audible(power: Tensor, hiss: float) -> Tensor:
     return (torch.minimum(power, around) >= hiss).to(power.dtype)
 
 
-def _overlap_add(frames: Tensor) -> Tensor:
-    """(rows, frames, size) at hops of a quarter -> (rows, time)."""
+def _overlap_add(frames: Tensor, overlap: int) -> Tensor:
+    """(rows, frames, size) at hops of size / overlap -> (rows, time)."""
     rows, count, size = frames.shape
-    out = frames.new_zeros(rows, count + 3, size // 4)
-    for i, quarter in enumerate(frames.split(size // 4, dim=-1)):
-        out[:, i : i + count] += quarter
+    out = frames.new_zeros(rows, count + overlap - 1, size // overlap)
+    for i, part in enumerate(frames.split(size // overlap, dim=-1)):
+        out[:, i : i + count] += part
     return out.flatten(1)
 
 

@@ -106,7 +106,7 @@ def test_the_batched_compressor_equals_its_exact_twin(rate, expander):
     ]
     y = dynamics.compressor(x, rate, *told, expander=expander)
     for n in range(2):
-        exact = dynamics.compressor_exactly(x[n].numpy(), rate, *(float(part[n]) for part in told), expander)
+        exact = dynamics.compressor_exactly(x[n].numpy(), rate, *(float(part[n]) for part in told), expander=expander)
         assert np.abs(y[n].numpy() - exact).max() < 1e-12
 
 

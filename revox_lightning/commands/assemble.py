@@ -33,7 +33,7 @@ if TYPE_CHECKING:  # seconds of imports that a command which only plays a net do
 _ALL_THREADS = torch.get_num_threads()
 _ALLOWED = ("revox_lightning.", "torch.optim.", "pytorch_lightning.")
 # The data group's own conveniences, which its source reads; the DataModule itself takes the rest.
-_SOURCE_KEYS = {"root", "device", "dry", "wet", "manifest", "delay_samples", "zero_vu_dbfs"}
+_SOURCE_KEYS = {"root", "device", "dry", "wet", "manifest", "delay_samples", "zero_vu_dbfs", "kind", "limit_hz"}
 
 
 def build(node: DictConfig, **more: Any) -> Any:
@@ -107,10 +107,11 @@ def build_data(cfg: DictConfig, test_only: bool = False) -> PairData:
         cfg.system.warmup_samples = max(cfg.system.warmup_samples, cfg.linear_filter.taps)
     if cfg.delay_line.interpolation:
         cfg.system.warmup_samples = max(cfg.system.warmup_samples, cfg.delay_line.max_delay_samples)
-    own = {k: v for k, v in cfg.data.items() if k not in _SOURCE_KEYS | {"source", "_target_"}}
+    own = {k: v for k, v in cfg.data.items() if k not in _SOURCE_KEYS | {"source", "corruption", "_target_"}}
     data = PairData(
         source,
         **OmegaConf.to_container(OmegaConf.create(own), resolve=True),  # type: ignore[arg-type]
+        corruption=build(cfg.data.corruption) if "corruption" in cfg.data else None,
         seed=cfg.seed,
         batch_size=cfg.system.batch_size,
         warmup_samples=cfg.system.warmup_samples,

@@ -13,7 +13,7 @@ from pytorch_lightning.callbacks import EarlyStopping
 from revox_lightning.callbacks.checkpoints import AtomicCheckpointIO, BestAndLast
 from revox_lightning.callbacks.progress import EpochLines
 from revox_lightning.callbacks.records import MetricsCSV
-from revox_lightning.commands import assemble, generator_result, hybrid, loggers, portrait, result
+from revox_lightning.commands import assemble, generator_result, hybrid, loggers, portrait, result, style_result
 from revox_lightning.commands.exits import log, set_up_logging
 from revox_lightning.commands.show import count
 from revox_lightning.data.inspect import Level
@@ -66,6 +66,8 @@ def train(cfg: DictConfig, path: Path, resume: bool = False) -> dict[str, Any]:
         folder.load_weights(net)
         if cfg.task == "effect":
             return result.report(cfg, folder, data, system, filters, logger)
+        if cfg.task == "style":
+            return style_result.report(cfg, folder, data, system, logger)
         return generator_result.report(cfg, folder, data, system, logger)
     finally:
         loggers.close(logger)

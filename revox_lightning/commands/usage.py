@@ -45,3 +45,4 @@ SWEEP = (
     "revox sweep sweeps/NAME.yaml [out=outputs/sweeps/NAME] [trials=20] [jobs=1] [seed=0] [trainer.max_epochs=4 ...]"
 )
 DOCTOR = "revox doctor [--fix]"
+TRANSFER = "revox transfer run=outputs/NAME/TIME style=REFERENCE IN OUT, or revox transfer knobs=FILE.json IN OUT"

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -43,9 +44,9 @@ class PairData(pl.LightningDataModule):
     segments cut at positions that are drawn anew from (seed, epoch), so a resumed run sees what an uninterrupted one
     would. With ``test_only`` takes that name no split are all scored. ``trajectory`` says what is made of a delay that
     wanders (trajectories.apply); ``train_seconds`` of the training split are learned from, the first part of every take
-    alike; ``unpaired`` draws the wet segments of training from other places than the dry ones.
-    ``validate_segments`` makes validation batches like those of training, of segments one after another. Raises
-    UserError for data that cannot be used.
+    alike; ``unpaired`` draws the wet segments of training from other places than the dry ones; ``corruption`` makes
+    both of the dry one. ``validate_segments`` makes validation batches like those of training, of segments one after
+    another. Raises UserError for data that cannot be used.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class PairData(pl.LightningDataModule):
         trajectory: str | None = None,
         train_seconds: float | None = None,
         unpaired: bool = False,
+        corruption: Callable[..., tuple[np.ndarray, np.ndarray]] | None = None,
         memory_mb: float = 1024.0,
         cache_dir: str = "outputs/cache",
         seed: int = 0,
@@ -74,10 +76,9 @@ class PairData(pl.LightningDataModule):
     ) -> None:
         super().__init__()
         self.source, self.sample_rate_hz, self.seed, self.batch_size = source, sample_rate_hz, seed, batch_size
-        self.knobs = source.knobs
+        self.knobs, self._read = source.knobs, Reader(channels, memory_mb)
         self._warmup, self._segment, self._chunk = warmup_samples, segment_samples, chunk_samples
-        self._read = Reader(channels, memory_mb)
-        self._unpaired, self.validate_segments = unpaired, False
+        self._unpaired, self._corruption, self.validate_segments = unpaired, corruption, False
         gap = max(round(gap_seconds * sample_rate_hz), history_samples)
         takes = [self._at_rate(take, resample, cache_dir) for take in source.takes()]
         takes = [trajectories.apply(take, trajectory, cache_dir) for take in takes]
@@ -138,11 +139,22 @@ class PairData(pl.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader:
         epoch = self.trainer.current_epoch if self.trainer is not None else 0
-        return self._loader(self.takes("train"), list(self._batches(epoch)))
+        return self._loader(self.takes("train"), list(self._batches(epoch)), epoch)
 
-    def _loader(self, takes: list[Take], batches: list[list[tuple[Place, Place]]]) -> DataLoader:
-        segments = Segments(takes, self._read, self._warmup + self._segment)
+    def _loader(
+        self, takes: list[Take], batches: list[list[tuple[Place, Place]]], epoch: int | None = None
+    ) -> DataLoader:
+        pairs = None if self._corruption is None else functools.partial(self._corrupted, epoch)
+        segments = Segments(takes, self._read, self._warmup + self._segment, pairs)
         return DataLoader(segments, batch_sampler=batches, collate_fn=as_it_is)  # type: ignore[arg-type]
+
+    def _corrupted(self, epoch: int | None, x: torch.Tensor, place: Place) -> tuple[torch.Tensor, torch.Tensor]:
+        """Input and target of a segment, the same for the same place; in training another every epoch."""
+        assert self._corruption is not None
+        told = [self.seed, *map(abs, place), *([] if epoch is None else [1 + epoch])]
+        made = self._corruption(x[0].double().numpy(), np.random.default_rng(told), epoch is not None)
+        dry, wet = (torch.from_numpy(part).float()[None] for part in made)
+        return dry, wet
 
     def val_dataloader(self) -> DataLoader:
         return self.segments("val") if self.validate_segments else self.chunks("val")

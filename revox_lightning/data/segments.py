@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -19,14 +19,18 @@ Place = tuple[int, int]  # the index of a take, and a position in its dry file
 class Segments(Dataset):
     """Training segments, fetched a batch at a time: dicts ``dry, wet (batch, channel, time), controls``.
 
-    A batch is asked for as pairs of places: where dry and controls come from, and where wet does.
+    A batch is asked for as pairs of places: where dry and controls come from, and where wet does. With ``pairs`` both
+    are made of the dry file's segment and its place.
     """
 
     takes: list[Take]
     read: Reader
     frames: int
+    pairs: Callable[[torch.Tensor, Place], tuple[torch.Tensor, torch.Tensor]] | None = None
 
     def __getitems__(self, places: Sequence[tuple[Place, Place]]) -> dict[str, Any]:
+        if self.pairs is not None:
+            return self._made([place for place, _ in places])
         dry = [self.read(self.takes[index].dry, start, self.frames) for (index, start), _ in places]
         wet = [
             self.read(self.takes[index].wet, start + self.takes[index].delay, self.frames)
@@ -34,6 +38,14 @@ class Segments(Dataset):
         ]
         controls = [_controls(self.takes[index], start, self.frames) for (index, start), _ in places]
         return {"dry": torch.stack(dry), "wet": torch.stack(wet), "controls": torch.stack(controls)}
+
+    def _made(self, places: list[Place]) -> dict[str, Any]:
+        made = [
+            self.pairs(self.read(self.takes[index].dry, start, self.frames), (index, start))  # type: ignore[misc]
+            for index, start in places
+        ]
+        dry, wet = (torch.stack(part) for part in zip(*made, strict=True))
+        return {"dry": dry, "wet": wet, "controls": torch.zeros(len(places), 0)}
 
 
 def _controls(take: Take, start: int, frames: int) -> torch.Tensor:

@@ -62,7 +62,7 @@ def filtered(x: Tensor, sections: Tensor) -> Tensor:
 
 
 class _Filtered(torch.autograd.Function):
-    """y = B/A u of every section: dy/db_k = u/A and dy/da_k = -y/A, each k samples late; back to u time runs backwards."""
+    """y = B/A u of a section: dy/db_k = u/A and dy/da_k = -y/A, each k samples late; back to u time runs backwards."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, sections: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 SILENCE_DB = -96.0  # no level is lower than this
 _EPSILON = 1e-8
+_LN9, _LN10_20 = math.log(9), math.log(10) / 20
 
 
 def level_db(x: Tensor) -> Tensor:
@@ -50,6 +51,7 @@ def compressor(
     release_seconds: Tensor,
     knee_db: Tensor,
     makeup_db: Tensor,
+    *,
     expander: bool = False,
 ) -> Tensor:
     """x (batch, channels, time) through a compressor (or a downward expander), parameters (batch,) each.
@@ -57,13 +59,116 @@ def compressor(
     Channels are linked: the loudest sample of all of them says the gain. Attack and release are the times in which the
     gain's change goes from 10 to 90 % of its way. Gradients are exact wherever the detector does not change branches.
     """
-    threshold_db, ratio, knee_db = (part[:, None] for part in (threshold_db, ratio, knee_db))
-    level = level_db(x.abs().amax(1))
-    curve = expanded_db if expander else compressed_db
-    reduction = level - curve(level, threshold_db, ratio, knee_db)
-    attack, release = (torch.exp(-math.log(9) / (sample_rate_hz * t)) for t in (attack_seconds, release_seconds))
-    smooth = smoothed(reduction, attack, release)
-    return x * 10 ** ((makeup_db[:, None] - smooth) / 20)[:, None]
+    knobs = torch.stack((threshold_db, ratio, knee_db, attack_seconds, release_seconds, makeup_db), 1)
+    return _Compressed.apply(x, knobs, sample_rate_hz, expander)  # type: ignore[return-value]
+
+
+class _Compressed(torch.autograd.Function):
+    """Level, gain computer, detector and gain in one compiled loop, and the way back through all of them."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, knobs: Tensor, sample_rate_hz: float, expander: bool) -> Tensor:
+        signal, values = (np.ascontiguousarray(part.detach().double().cpu().numpy()) for part in (x, knobs))
+        y, smooth = _compress_rows(signal, values, sample_rate_hz, expander)
+        ctx.save_for_backward(x, knobs)
+        ctx.how = (signal, values), smooth, sample_rate_hz, expander
+        return torch.from_numpy(y).to(x)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        x, knobs = ctx.saved_tensors
+        (signal, values), smooth, *how = ctx.how
+        dy = np.ascontiguousarray(gradients[0].double().cpu().numpy())
+        dx, found = _compress_rows_back(signal, values, smooth, dy, *how)
+        return torch.from_numpy(dx).to(x), torch.from_numpy(found).to(knobs), None, None
+
+
+@njit(cache=True)
+def _reduction(over, ratio, knee, expander):  # pragma: no cover
+    """How many dB less, of a level so far over the threshold; and its slopes by level, ratio and knee."""
+    if knee > 0 and 2 * abs(over) <= knee:
+        way = over - knee / 2 if expander else over + knee / 2
+        bend = ratio - 1 if expander else 1 - 1 / ratio
+        square = way * way / (2 * knee)
+        half = -way / (2 * knee) if expander else way / (2 * knee)
+        by_ratio = square if expander else square / ratio**2
+        return bend * square, bend * way / knee, by_ratio, bend * (half - square / knee)
+    if expander:
+        return ((1 - ratio) * over, 1 - ratio, -over, 0.0) if over < 0 else (0.0, 0.0, 0.0, 0.0)
+    return ((1 - 1 / ratio) * over, 1 - 1 / ratio, over / ratio**2, 0.0) if over > 0 else (0.0, 0.0, 0.0, 0.0)
+
+
+@njit(cache=True)
+def _loudest(x, n):  # pragma: no cover
+    """The channel of the loudest sample, and its level in dB."""
+    channel = 0
+    for c in range(1, x.shape[0]):
+        if abs(x[c, n]) > abs(x[channel, n]):
+            channel = c
+    return channel, max(20 * np.log10(abs(x[channel, n]) + _EPSILON), SILENCE_DB)
+
+
+@njit(cache=True, parallel=True)
+def _compress_rows(x, knobs, sample_rate_hz, expander):  # pragma: no cover
+    y, smooth = np.empty_like(x), np.empty((x.shape[0], x.shape[2]))
+    for row in prange(x.shape[0]):
+        _compress(x[row], knobs[row], sample_rate_hz, expander, y[row], smooth[row])
+    return y, smooth
+
+
+@njit(cache=True)
+def _compress(x, knobs, sample_rate_hz, expander, y, smooth):  # pragma: no cover
+    threshold, ratio, knee, attack_seconds, release_seconds, makeup = knobs
+    attack = np.exp(-_LN9 / (sample_rate_hz * attack_seconds))
+    release = np.exp(-_LN9 / (sample_rate_hz * release_seconds))
+    last = 0.0
+    for n in range(x.shape[1]):
+        wanted = _reduction(_loudest(x, n)[1] - threshold, ratio, knee, expander)[0]
+        a = attack if wanted > last else release
+        last = a * last + (1 - a) * wanted
+        smooth[n] = last
+        gain = 10 ** ((makeup - last) / 20)
+        for c in range(x.shape[0]):
+            y[c, n] = gain * x[c, n]
+
+
+@njit(cache=True, parallel=True)
+def _compress_rows_back(x, knobs, smooth, dy, sample_rate_hz, expander):  # pragma: no cover
+    dx, found = np.empty_like(x), np.zeros(knobs.shape)
+    for row in prange(x.shape[0]):
+        threshold, ratio, knee, attack_seconds, release_seconds, makeup = knobs[row]
+        attack = np.exp(-_LN9 / (sample_rate_hz * attack_seconds))
+        release = np.exp(-_LN9 / (sample_rate_hz * release_seconds))
+        g = d_threshold = d_ratio = d_knee = d_attack = d_release = d_makeup = 0.0
+        for n in range(x.shape[2] - 1, -1, -1):
+            gain = 10 ** ((makeup - smooth[row, n]) / 20)
+            along = 0.0
+            for c in range(x.shape[1]):
+                along += dy[row, c, n] * gain * x[row, c, n]
+                dx[row, c, n] = dy[row, c, n] * gain
+            d_makeup += _LN10_20 * along
+            g -= _LN10_20 * along
+            channel, level = _loudest(x[row], n)
+            wanted, by_level, by_ratio, by_knee = _reduction(level - threshold, ratio, knee, expander)
+            before = smooth[row, n - 1] if n else 0.0
+            rising = wanted > before
+            a = attack if rising else release
+            if rising:
+                d_attack += g * (before - wanted)
+            else:
+                d_release += g * (before - wanted)
+            d = (1 - a) * g
+            d_threshold -= d * by_level
+            d_ratio += d * by_ratio
+            d_knee += d * by_knee
+            if level > SILENCE_DB:
+                way = 1.0 if x[row, channel, n] > 0 else -1.0
+                dx[row, channel, n] += d * by_level * way / (_LN10_20 * (abs(x[row, channel, n]) + _EPSILON))
+            g *= a
+        d_attack *= attack * _LN9 / (sample_rate_hz * attack_seconds**2)
+        d_release *= release * _LN9 / (sample_rate_hz * release_seconds**2)
+        found[row] = d_threshold, d_ratio, d_knee, d_attack, d_release, d_makeup
+    return dx, found
 
 
 def smoothed(reduction: Tensor, attack: Tensor, release: Tensor) -> Tensor:
@@ -136,39 +241,14 @@ def compressor_exactly(
     release_seconds: float,
     knee_db: float,
     makeup_db: float,
+    *,
     expander: bool = False,
 ) -> np.ndarray:
     """The same for one signal (channels, time), sample by sample in double precision, without gradients."""
-    attack, release = (math.exp(-math.log(9) / (sample_rate_hz * t)) for t in (attack_seconds, release_seconds))
     x = np.ascontiguousarray(x, dtype=np.float64)
-    return _compress(x, threshold_db, ratio, attack, release, knee_db, makeup_db, expander)
-
-
-@njit(cache=True)
-def _compress(x, threshold, ratio, attack, release, knee, makeup, expander):  # pragma: no cover
-    y = np.empty_like(x)
-    last = 0.0
-    for n in range(x.shape[1]):
-        peak = 0.0
-        for c in range(x.shape[0]):
-            peak = max(peak, abs(x[c, n]))
-        level = max(20 * np.log10(peak + _EPSILON), SILENCE_DB)
-        over = level - threshold
-        wanted = 0.0
-        if expander:
-            if knee > 0 and 2 * abs(over) <= knee:
-                wanted = (ratio - 1) * (over - knee / 2) ** 2 / (2 * knee)
-            elif over < 0:
-                wanted = over - over * ratio
-        elif knee > 0 and 2 * abs(over) <= knee:
-            wanted = (1 - 1 / ratio) * (over + knee / 2) ** 2 / (2 * knee)
-        elif over > 0:
-            wanted = over - over / ratio
-        a = attack if wanted > last else release
-        last = a * last + (1 - a) * wanted
-        gain = 10 ** ((makeup - last) / 20)
-        for c in range(x.shape[0]):
-            y[c, n] = gain * x[c, n]
+    knobs = np.array((threshold_db, ratio, knee_db, attack_seconds, release_seconds, makeup_db))
+    y, smooth = np.empty_like(x), np.empty(x.shape[-1])
+    _compress(x, knobs, float(sample_rate_hz), expander, y, smooth)
     return y
 
 

@@ -93,7 +93,7 @@ def equalised(x: Tensor, p: Tensor, sample_rate_hz: float) -> Tensor:
 
 def compressed(x: Tensor, p: Tensor, sample_rate_hz: float) -> Tensor:
     """x (batch, channels, time) through the compressor, p (batch, 6); differentiable in both."""
-    return dynamics.compressor(x, sample_rate_hz, **denormalised(p, COMPRESSOR))
+    return dynamics.compressor(x, sample_rate_hz, *denormalised(p, COMPRESSOR).values())
 
 
 def render(x: Tensor, p: Tensor, sample_rate_hz: float) -> Tensor:
@@ -114,4 +114,4 @@ def _row(x: np.ndarray, p: Tensor, sample_rate_hz: float) -> np.ndarray:
     p = p.double()
     y = biquads.filtered_exactly(x, sections(p, sample_rate_hz)[0].numpy())
     knobs = denormalised(p[:, len(EQUALISER) :], COMPRESSOR)
-    return dynamics.compressor_exactly(y, sample_rate_hz, **{name: value.item() for name, value in knobs.items()})
+    return dynamics.compressor_exactly(y, sample_rate_hz, *(float(value) for value in knobs.values()))

@@ -1,0 +1,170 @@
+"""Production style transfer: the net, its data, its training, and the command that applies it."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from revox_lightning import audio
+from revox_lightning.commands import settings, transfer
+from revox_lightning.commands.exits import guarded
+from revox_lightning.data import corruption, dry
+from revox_lightning.data.takes import Take
+from revox_lightning.dsp import effects
+from revox_lightning.dsp.time_stretch import shifted, stretched
+from revox_lightning.errors import UserError
+from revox_lightning.models import style_encoder, style_transfer
+from revox_lightning.objectives.style import StyleTransferObjective
+
+RATE_HZ = 24_000
+
+
+def noise(*shape, seed=0):
+    return 0.1 * torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def test_the_controller_has_its_published_size():
+    assert sum(p.numel() for p in style_transfer.Controller(1024).parameters()) == 596_504
+
+
+def test_knobs_have_units_and_come_back():
+    p = torch.rand(1, 24, generator=torch.Generator().manual_seed(0))
+    knobs = {name: value.item() for name, value in effects.denormalised(p).items()}
+    assert torch.allclose(effects.normalised(knobs), p, atol=1e-6)
+    with pytest.raises(ValueError, match="ratio is 50"):
+        effects.normalised(knobs | {"ratio": 50.0})
+
+
+@pytest.mark.parametrize("rate_hz", [8000, 24_000, 48_000])
+def test_the_chain_equals_its_exact_twin(rate_hz):
+    x, p = noise(2, 2, 6000), torch.rand(2, 24, generator=torch.Generator().manual_seed(1))
+    exact = effects.render_exactly(x, p, rate_hz)
+    assert (effects.render(x, p, rate_hz) - exact).abs().max() < 1e-4 * exact.abs().max()
+
+
+def test_perturbation_finds_the_gradient_in_the_mean():
+    torch.manual_seed(0)
+    x = noise(64, 1, 500).clone()
+    x[:] = x[:1]
+    p = torch.full((64, 24), 0.6)
+    found = []
+    for processor in (style_transfer.Automatic(), style_transfer.SPSA()):
+        told = p.clone().requires_grad_()
+        processor(x, told, RATE_HZ).square().sum().backward()
+        found.append(told.grad.mean(0))
+    cosine = torch.nn.functional.cosine_similarity(found[0], found[1], dim=0)
+    assert cosine > 0.8, cosine
+
+
+def test_the_bands_cover_the_spectrum_once():
+    bands = style_encoder._bands(96)
+    assert torch.allclose(bands.sum(0), torch.ones(96)) and ((bands > 0).sum(1) <= 2).all()
+    assert (bands > 0).any(1)[:-1].all()
+
+
+def test_gradients_reach_every_weight():
+    torch.manual_seed(0)
+    net = style_transfer.style_transfer("small", style_transfer.Automatic())
+    batch = {"dry": noise(2, 1, 40_000), "wet": 0.5 * noise(2, 1, 40_000, seed=1)}
+    objective = StyleTransferObjective()
+    terms, _ = objective(net, batch, None)
+    objective.total(terms).backward()
+    for name, weight in net.named_parameters():
+        assert weight.grad is not None and weight.grad.isfinite().all() and weight.grad.abs().max() > 0, name
+    with pytest.raises(UserError, match="size=huge"):
+        style_transfer.style_transfer("huge", style_transfer.Automatic())
+
+
+@pytest.mark.parametrize("tempo", [0.8, 1.0, 1.25])
+def test_tempo_keeps_the_pitch_and_pitch_the_tempo(tempo):
+    x = np.sin(2 * np.pi * 440 * np.arange(RATE_HZ) / RATE_HZ)
+    y = stretched(x, RATE_HZ, tempo)
+    assert y.size == round(x.size / tempo) and _pitch_hz(y) == pytest.approx(440, abs=3)
+    z = shifted(x, RATE_HZ, 200)
+    assert z.size == x.size and _pitch_hz(z) == pytest.approx(440 * 2 ** (2 / 12), abs=3)
+
+
+def _pitch_hz(x):
+    x = x[2000:-2000]
+    return np.abs(np.fft.rfft(x * np.hanning(x.size), 1 << 17)).argmax() * RATE_HZ / (1 << 17)
+
+
+def test_pairs_are_the_same_for_the_same_seed_and_have_their_peak():
+    make, x = corruption.Corruption(RATE_HZ), noise(12_000).double().numpy()
+    pairs = [make(x, np.random.default_rng(seed), True) for seed in (0, 0, 1)]
+    assert all((a == b).all() for a, b in zip(pairs[0], pairs[1], strict=True))
+    assert not np.array_equal(pairs[0][0], pairs[2][0])
+    for part in pairs[0]:
+        assert part.shape == x.shape and np.abs(part).max() == pytest.approx(10 ** (-12 / 20))
+    assert not make(np.zeros(1000), np.random.default_rng(0), False)[0].any()
+
+
+def test_a_folder_or_the_built_in_performers(tmp_path):
+    with pytest.raises(UserError, match="choose one of music, speech"):
+        dry.Dry(kind="noise")
+    with pytest.raises(UserError, match="no recording"):
+        dry.Dry(root=str(tmp_path)).takes()
+    source = dry.Dry(kind="speech", seconds={"train": 0.5, "val": 0.5, "test": 0.5}, cache_dir=str(tmp_path / "cache"))
+    takes = source.takes()
+    assert [take.split for take in takes] == ["train", "val", "test"] and isinstance(takes[0], Take)
+    assert source.takes() == takes and source.floor_energy("test") is None
+
+
+TINY = [
+    "model=style_transfer", "logger=none", "trainer.max_epochs=1", "system.batch_size=2",
+    "system.segment_samples=16384", "system.hop_samples=16384", "system.threads=1",
+    "data.source.seconds={train: 3.0, val: 1.5, test: 1.5}",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    from revox_lightning.commands.training import train
+
+    folder = tmp_path_factory.mktemp("style")
+    cfg = settings.composed([*TINY, f"data.cache_dir={folder / 'cache'}", f"run_dir={folder / 'run'}"])
+    metrics = train(cfg, folder / "run")
+    return folder / "run", metrics
+
+
+def test_training_leaves_scores_beside_input_and_rules(run):
+    folder, metrics = run
+    assert metrics == json.loads((folder / "metrics.json").read_text())
+    assert metrics["test/stft_distance"] > 0 and metrics["test/stft_distance_rules"] > 0
+    assert (folder / "audio" / "0_style_transfer.wav").exists()
+
+
+def test_a_transfer_is_repeated_from_its_edited_knobs(run, tmp_path, capsys):
+    audio.write(tmp_path / "in.wav", noise(2, 40_000), 44_100)
+    audio.write(tmp_path / "style.wav", 0.3 * noise(1, 30_000, seed=2), 22_050)
+    files = [str(tmp_path / "in.wav"), str(tmp_path / "out.wav")]
+    transfer.transfer([f"run={run[0]}", f"style={tmp_path / 'style.wav'}", *files])
+    assert "threshold" in capsys.readouterr().out and (tmp_path / "out.png").stat().st_size > 1000
+    first = audio.read(tmp_path / "out.wav")
+    assert first.shape == (2, 40_000)
+    transfer.transfer([f"knobs={tmp_path / 'out.json'}", files[0], str(tmp_path / "again.wav")])
+    assert (audio.read(tmp_path / "again.wav") - first).abs().max() < 1e-5
+    content = json.loads((tmp_path / "out.json").read_text())
+    content["knobs"]["makeup_db"] -= 20
+    (tmp_path / "out.json").write_text(json.dumps(content))
+    transfer.transfer([f"knobs={tmp_path / 'out.json'}", files[0], str(tmp_path / "soft.wav")])
+    assert audio.read(tmp_path / "soft.wav").abs().max() == pytest.approx(first.abs().max().item() / 10, rel=0.01)
+
+
+def test_bad_input_is_refused_in_one_sentence(run, tmp_path, capsys):
+    audio.write(tmp_path / "in.wav", noise(1, 20_000), 24_000)
+    audio.write(tmp_path / "silent.wav", torch.zeros(1, 20_000), 24_000)
+    (tmp_path / "bad.json").write_text('{"knobs": {"ratio": 2}, "peak": 1}')
+    source, out = str(tmp_path / "in.wav"), str(tmp_path / "out.wav")
+    capsys.readouterr()
+    for words in (
+        [source, out],
+        [f"run={run[0]}", f"style={tmp_path / 'silent.wav'}", source, out],
+        [f"knobs={tmp_path / 'bad.json'}", source, out],
+        [f"knobs={tmp_path / 'none.json'}", source, out],
+        [f"run={run[0]}", f"style={source}", "loud=1", source, out],
+    ):
+        assert guarded(lambda words=words: transfer.transfer(words)) == 2
+        assert capsys.readouterr().err.count("error:") == 1
+    assert not (tmp_path / "out.wav").exists()
