@@ -14,7 +14,7 @@ from revox_lightning.data.takes import Take
 from revox_lightning.dsp import effects
 from revox_lightning.dsp.time_stretch import shifted, stretched
 from revox_lightning.errors import UserError
-from revox_lightning.models import style_encoder, style_transfer
+from revox_lightning.models import effect_tcn, style_encoder, style_transfer
 from revox_lightning.objectives.style import StyleTransferObjective
 
 RATE_HZ = 24_000
@@ -24,8 +24,24 @@ def noise(*shape, seed=0):
     return 0.1 * torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def test_the_controller_has_its_published_size():
+def test_encoder_and_controller_have_their_published_sizes():
+    encoder = style_encoder.PublishedEncoder()
+    assert sum(p.numel() for p in encoder.parameters()) == 9_147_330
+    with torch.inference_mode():
+        embedding = encoder.eval()(noise(2, 20_000))
+    assert embedding.shape == (2, 1024) and torch.allclose(embedding.norm(dim=1), torch.ones(2))
     assert sum(p.numel() for p in style_transfer.Controller(1024).parameters()) == 596_504
+
+
+def test_nets_in_the_place_of_effects_have_their_published_sizes():
+    sizes = [sum(p.numel() for p in effect_tcn.EffectTCN(knobs).parameters()) for knobs in (18, 6, 24)]
+    assert sizes == [171_137, 164_993, 174_209] and effect_tcn.EffectTCN.receptive_field == 7021
+    x, p = noise(2, 2, 9000), torch.rand(2, 24)
+    for nets in (1, 2):
+        net = effect_tcn.EndToEnd(nets, width=4).eval()
+        y = net(x, p, RATE_HZ)
+        later = torch.cat((x[..., :8000], noise(2, 2, 1000, seed=5)), 2)
+        assert y.shape == x.shape and torch.allclose(net(later, p, RATE_HZ)[..., :8000], y[..., :8000], atol=1e-6)
 
 
 def test_knobs_have_units_and_come_back():

@@ -18,6 +18,7 @@ from revox_lightning.dsp import effects
 from revox_lightning.dsp.resampling import resample
 from revox_lightning.errors import UserError
 from revox_lightning.files import write_atomically
+from revox_lightning.models.effect_tcn import EndToEnd
 from revox_lightning.report import style_plots
 
 _HEARD_SECONDS = 60.0  # of either recording, by the encoder
@@ -76,6 +77,10 @@ def _chosen(run: str, x: Tensor, rate_hz: int, reference: Tensor, reference_hz: 
     shortest = min(part.shape[-1] for part in heard)
     if shortest < 2 * 4096:
         raise UserError("the input or the style is shorter than a third of a second: give more of it.")
+    if isinstance(net.processor, EndToEnd):  # type: ignore[attr-defined]
+        raise UserError(
+            f"run={run} has nets in the place of effects, whose knobs mean nothing: name a run with effects."
+        )
     with torch.inference_mode():
         return net.knobs(*(part[None] for part in heard))  # type: ignore[attr-defined]
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from revox_lightning.dsp import effects
 from revox_lightning.errors import UserError
-from revox_lightning.models.style_encoder import SmallEncoder
+from revox_lightning.models.style_encoder import PublishedEncoder, SmallEncoder
 
 # Where training starts: broad bands without gain, a mild compressor. The published net starts in the middle of every
 # range, which is a threshold of -40 dB and a ratio of 10.5.
@@ -113,7 +113,7 @@ class StyleTransfer(nn.Module):
 
 def style_transfer(size: str, processor: nn.Module, sample_rate_hz: int = 24_000) -> StyleTransfer:
     """The net with one of the encoders. Raises UserError for another size."""
-    encoders = {"small": SmallEncoder}
+    encoders = {"small": SmallEncoder, "efficientnet_b2": PublishedEncoder}
     if size not in encoders:
         raise UserError(f"size={size}: choose one of {', '.join(encoders)}.")
     return StyleTransfer(encoders[size](), processor, sample_rate_hz)
