@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from typing import Any
 
 import torch
@@ -78,9 +79,7 @@ def _speaks(cfg: DictConfig) -> bool:
     """Whether PESQ is asked for and can be told."""
     if cfg.data.get("kind") != "speech":
         return False
-    try:
-        import pesq  # noqa: F401
-    except ImportError:
+    if importlib.util.find_spec("pesq") is None:
         log.warning("PESQ is left out: pip install 'revox_lightning[style]'")
         return False
     return True
