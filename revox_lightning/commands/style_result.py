@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import time
 from typing import Any
 
 import torch
@@ -38,11 +39,13 @@ def report(cfg: DictConfig, folder: RunFolder, data: PairData, system: System, l
     log.info("transferring the styles of the test split ...")
     net: Any = system.net.cpu().eval()
     rate_hz, scores, seconds = data.sample_rate_hz, {"input": [], "rules": [], cfg.name: []}, 0.0
-    limit_hz = cfg.data.get("limit_hz")
+    limit_hz, spent = cfg.data.get("limit_hz"), 0.0
     for number, (x, reference, y) in enumerate(_passages(data)):
         made = {"input": x, "rules": rule_based.match(x, reference, rate_hz)[0]}
+        before = time.perf_counter()
         with torch.inference_mode():
             made[cfg.name] = net(x[None], reference[None])[0][0]
+        spent += time.perf_counter() - before
         for name, y_hat in made.items():
             scores[name].append(style_metrics(y_hat, y, rate_hz, pesq=_speaks(cfg), limit_hz=limit_hz))
         if number < _HEARD:
@@ -55,6 +58,7 @@ def report(cfg: DictConfig, folder: RunFolder, data: PairData, system: System, l
         "name": cfg.name,
         "task": cfg.task,
         "parameters": count(net),
+        "real_time_factor": seconds / spent,
         "passages": len(scores["input"]),
         "audio_seconds_trained": system.audio_seconds_trained,
         "train_seconds": system.train_seconds,
