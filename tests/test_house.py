@@ -13,7 +13,7 @@ FLOORS = {
     "models": 1, "stream": 1, "parallel": 1, "losses": 1, "metrics": 1, "objectives": 1, "measure": 1,
     "data": 2, "capture": 2,
     "system": 3, "scorer": 3, "weight_average": 3, "callbacks": 3,
-    "runs": 4, "identity": 4, "active": 4, "export": 4, "report": 4,
+    "runs": 4, "identity": 4, "active": 4, "texture": 4, "export": 4, "report": 4,
     "commands": 5,
 }  # fmt: skip
 # The floor from which on a guest may be imported, or the rooms that may import it.

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from revox_lightning import audio
-from revox_lightning.commands import settings, transfer
+from revox_lightning.commands import assemble, settings, transfer
 from revox_lightning.commands.exits import guarded
 from revox_lightning.data import corruption, dry
 from revox_lightning.data.takes import Take
@@ -142,6 +142,12 @@ def run(tmp_path_factory):
     cfg = settings.composed([*TINY, f"data.cache_dir={folder / 'cache'}", f"run_dir={folder / 'run'}"])
     metrics = train(cfg, folder / "run")
     return folder / "run", metrics
+
+
+def test_hops_and_warm_ups_are_refused(tmp_path):
+    for word in ("system.warmup_samples=100", "system.hop_samples=600"):
+        with pytest.raises(UserError, match="whole segments"):
+            assemble.build_data(settings.composed([*TINY, f"data.cache_dir={tmp_path}", word]))
 
 
 def test_training_leaves_scores_beside_input_and_rules(run):

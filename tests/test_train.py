@@ -22,8 +22,8 @@ from revox_lightning.commands.exits import guarded
 from revox_lightning.report import plots
 from revox_lightning.runs import RunFolder
 
-# What test_hybrid and test_generator_runs train.
-_OTHERS = {"tape_hybrid", "wow_flutter_diffusion", "hiss_diffusion"}
+# What test_hybrid, test_generator_runs and test_style_transfer train.
+_OTHERS = {"tape_hybrid", "wow_flutter_diffusion", "hiss_diffusion", "style_transfer"}
 MODELS = sorted({path.stem for path in (Path(__file__).parents[1] / "conf" / "model").glob("*.yaml")} - _OTHERS)
 SHORT = [
     "data=recordings",

@@ -129,6 +129,10 @@ def _check_ranges(cfg: DictConfig) -> None:
         value = OmegaConf.select(cfg, name)
         if not isinstance(value, str) and value < smallest:
             raise UserError(f"{name}={value}: give {smallest} or more.")
+    how = cfg.system
+    if cfg.task == "style" and (how.warmup_samples != 0 or how.hop_samples != how.segment_samples):
+        raise UserError("a style is learned from whole segments: leave system.warmup_samples=0, and "
+                        "system.hop_samples as long as system.segment_samples.")  # fmt: skip
 
 
 def build_mono(cfg: DictConfig) -> Net:

@@ -12,6 +12,7 @@ COMMANDS = {
     "evaluate": "score a run, on its own test split or on other recordings",
     "render": "play a file or a folder through a trained model",
     "transfer": "give a recording the production style of another",
+    "texture": "give a recording the sound texture of another",
     "export": "a trained model for players: .nam, RTNeural, AIDA-X, Proteus, ONNX, TorchScript",
     "paper": "a published table of models, or one of our own, trained and written",
     "report": "runs compared on one page: table, curves, and every version to hear",
