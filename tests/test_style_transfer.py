@@ -163,6 +163,7 @@ def test_a_transfer_is_repeated_from_its_edited_knobs(run, tmp_path, capsys):
     files = [str(tmp_path / "in.wav"), str(tmp_path / "out.wav")]
     transfer.transfer([f"run={run[0]}", f"style={tmp_path / 'style.wav'}", *files])
     assert "threshold" in capsys.readouterr().out and (tmp_path / "out.png").stat().st_size > 1000
+    assert (tmp_path / "out.html").read_text().count("reference (style)") == 1
     first = audio.read(tmp_path / "out.wav")
     assert first.shape == (2, 40_000)
     transfer.transfer([f"knobs={tmp_path / 'out.json'}", files[0], str(tmp_path / "again.wav")])
@@ -185,6 +186,7 @@ def test_bad_input_is_refused_in_one_sentence(run, tmp_path, capsys):
         [f"run={run[0]}", f"style={tmp_path / 'silent.wav'}", source, out],
         [f"knobs={tmp_path / 'bad.json'}", source, out],
         [f"knobs={tmp_path / 'none.json'}", source, out],
+        [f"knobs={tmp_path / 'none.json'}", source, source],
         [f"run={run[0]}", f"style={source}", "loud=1", source, out],
     ):
         assert guarded(lambda words=words: transfer.transfer(words)) == 2

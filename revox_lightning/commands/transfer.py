@@ -19,7 +19,7 @@ from revox_lightning.dsp.resampling import resample
 from revox_lightning.errors import UserError
 from revox_lightning.files import write_atomically
 from revox_lightning.models.effect_tcn import EndToEnd
-from revox_lightning.report import style_plots
+from revox_lightning.report import sounds_page, style_plots
 
 _HEARD_SECONDS = 60.0  # of either recording, by the encoder
 _SILENCE = 1e-6
@@ -33,15 +33,21 @@ def transfer(argv: list[str]) -> None:
     if len(words) != 2 or ("knobs" in named) == ("run" in named) or ("run" in named) != ("style" in named):
         raise UserError(f"transfer needs a run and a style, or knobs, and an input and an output: {USAGE}.")
     source, target = (Path(word).expanduser() for word in words)
+    style = Path(named.get("style", source)).expanduser()
+    if target.resolve() in (source.resolve(), style.resolve()):
+        raise UserError(f"{target} would be overwritten: choose another output.")
     x, rate_hz = _peaked(source)
+    heard: list[tuple[str, Tensor, int]] = []
     if "knobs" in named:
         p, peak = _read_knobs(Path(named["knobs"]).expanduser())
     else:
-        reference, reference_hz = _peaked(Path(named["style"]).expanduser())
-        p, peak = _chosen(named["run"], x, rate_hz, reference, reference_hz), _peak(Path(named["style"]).expanduser())
+        reference, reference_hz = _peaked(style)
+        p, peak = _chosen(named["run"], x, rate_hz, reference, reference_hz), _peak(style)
+        heard = [("reference (style)", reference[:, : round(_HEARD_SECONDS * reference_hz)], reference_hz)]
     log.info("rendering %s ...", source)
     # Both were heard at one peak; what comes out is as much louder as the reference file is.
-    y = effects.render_exactly(x[None], p, rate_hz)[0] * (peak / 10 ** (PEAK_DBFS / 20))
+    gain = peak / 10 ** (PEAK_DBFS / 20)
+    y = gain * effects.render_exactly(x[None], p, rate_hz)[0]
     highest = float(y.abs().max())
     if highest > 1:
         log.warning("lowered by %.1f dB, as it would be clipped", 20 * torch.tensor(highest).log10())
@@ -50,6 +56,11 @@ def transfer(argv: list[str]) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         audio.write(target, y, rate_hz)
         _leave(p, peak, rate_hz, target)
+        heard = [(name, gain * part, hz) for name, part, hz in [*heard, ("input", x, rate_hz)]]
+        page = target.with_suffix(".html")
+        how = f"in the style of {style.name}" if "style" in named else f"with the knobs of {named['knobs']}"
+        sounds_page.page(page, f"{source.name} {how}", [*heard, ("output", y, rate_hz)])
+    print(f"Listen: {page}")
 
 
 def _peak(path: Path) -> float:
