@@ -216,6 +216,7 @@ TINY = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_loop_runs_unattended_with_the_virtual_machine(dry, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(plots, "draw", lambda *_: [])
     monkeypatch.setattr(active, "_MEMBER", [])

@@ -32,6 +32,7 @@ def rows(script, path, *words):
     return found, done.stdout
 
 
+@pytest.mark.slow
 def test_training_stands_beside_stock_torch_and_the_peak(tmp_path):
     (row,), _ = rows("train_speed", tmp_path / "a.json", "--jobs", "lstm-32", "--threads", "1")
     assert row["job"] == "lstm-32" and row["unit"] == "s audio / s" and row["threads"] == 1
