@@ -1,9 +1,10 @@
 """What a run holds in Weights & Biases' offline format, read back from its log."""
 
+import base64
 import hashlib
 import json
-import struct
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,26 +12,8 @@ from wandb.proto.wandb_internal_pb2 import Record
 
 from revox_lightning import audio
 from revox_lightning.commands import train
-
-
-def records(path):
-    """The records of a .wandb file: a 7-byte header, then LevelDB log framing in blocks of 32 KiB."""
-    data = path.read_bytes()
-    assert data[:4] == b":W&B"
-    position, part = 7, b""
-    while position + 7 <= len(data):
-        left = 32768 - position % 32768
-        if left < 7:
-            position += left
-            continue
-        _, size, kind = struct.unpack("<IHB", data[position : position + 7])
-        part += data[position + 7 : position + 7 + size]
-        position += 7 + size
-        if kind in (1, 4):
-            record = Record()
-            record.ParseFromString(part)
-            yield record
-            part = b""
+from revox_lightning.commands.sync import framed, records, relocate
+from revox_lightning.errors import UserError
 
 
 @pytest.fixture
@@ -79,3 +62,34 @@ def test_wandb_holds_config_scalars_audio_images_and_the_table_inside_the_run_fo
     assert {"data_sheet/figures", "data_sheet/curves"} < set(media)
     # Nothing goes to the home folder: a run folder can be moved and synced elsewhere.
     assert not list((tmp_path / "home").rglob("*wandb*"))
+    moved = tmp_path / "elsewhere" / "another name"
+    moved.parent.mkdir()
+    run.rename(moved)
+    log = next(moved.glob("wandb/offline-run-*/*.wandb"))
+    before = list(records(log))
+    assert relocate(log, moved) > 5 and relocate(log, moved) == 0
+    after = list(records(log))
+    assert [r.WhichOneof("record_type") for r in after] == [r.WhichOneof("record_type") for r in before]
+    entries = [entry for record in after for entry in record.artifact.manifest.contents]
+    assert {"best.ckpt", "config.yaml"} < {entry.path for entry in entries}
+    for entry in entries:
+        md5 = hashlib.md5(Path(entry.local_path).read_bytes()).digest()
+        assert Path(entry.local_path).is_relative_to(moved) and base64.b64encode(md5).decode() == entry.digest
+    (moved / "wandb").joinpath("data").rename(tmp_path / "gone")
+    with pytest.raises(UserError, match="move the whole run folder"):
+        relocate(log, moved)
+
+
+@pytest.mark.parametrize("size", [0, 1, 32744, 32745, 32746, 32761 - 14, 40000, 200_000])
+def test_a_log_written_anew_reads_back_at_every_place_in_its_blocks(tmp_path, size):
+    texts = ["a" * size, "b", "c" * (size // 2), "d"]
+    contents = [Record(num=n, output_raw={"line": text}).SerializeToString() for n, text in enumerate(texts)]
+    file = tmp_path / "run.wandb"
+    file.write_bytes(framed(b":W&B\xe1\xbe\x01", contents))
+    assert [record.output_raw.line for record in records(file)] == texts
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-1])  # a kill's last line
+    assert [record.output_raw.line for record in records(file)] == texts[:-1]
+    file.write_bytes(b"RIFF" + whole)
+    with pytest.raises(UserError, match="not a log of W&B"):
+        list(records(file))

@@ -17,10 +17,9 @@ class WandbServer:
     """``with WandbServer() as server``: what arrived stands in ``runs``, ``files``, ``artifacts`` and ``sweeps``."""
 
     def __init__(self) -> None:
-        self.runs: dict[
-            str, dict[str, Any]
-        ] = {}  # by name: config, history, summary, exit code, what it was begun with
-        self.files: dict[str, bytes] = {}  # by path: run/name, or artifact/name
+        # Runs by name: config, history, summary, exit code, what each was begun with; files by run/name or artifact/name.
+        self.runs: dict[str, dict[str, Any]] = {}
+        self.files: dict[str, bytes] = {}
         self.artifacts: dict[str, dict[str, Any]] = {}
         self.sweeps: dict[str, dict[str, Any]] = {}
         self.asked: list[str] = []
@@ -47,8 +46,7 @@ class WandbServer:
     def graphql(self, operation: str, v: dict[str, Any]) -> dict[str, Any]:
         with self._lock:
             self.asked.append(operation)
-            answer = getattr(self, f"on_{operation}", None)
-            return answer(v) if answer else {}
+            return getattr(self, f"on_{operation}", lambda _: {})(v)
 
     def on_Viewer(self, v: dict[str, Any]) -> dict[str, Any]:
         user = {"id": "u", "entity": ENTITY, "username": ENTITY, "flags": "{}", "teams": {"edges": []}}
@@ -64,11 +62,8 @@ class WandbServer:
         known["config"] |= json.loads(v["config"]) if v.get("config") else {}
         known |= {key: v[key] for key in ("groupName", "jobType", "tags", "displayName", "sweep") if v.get(key)}
         bucket = {"id": name, "name": name, "displayName": v.get("displayName"), "description": "", "config": "{}"}
-        bucket |= {
-            "project": _project(v.get("project")),
-            "historyLineCount": len(known["history"]),
-            "sweepName": v.get("sweep"),
-        }
+        bucket |= {"project": _project(v.get("project")), "sweepName": v.get("sweep")}
+        bucket["historyLineCount"] = len(known["history"])
         return {"upsertBucket": {"bucket": bucket, "inserted": len(known["begun"]) == 1}}
 
     def on_RunResumeStatus(self, v: dict[str, Any]) -> dict[str, Any]:
@@ -98,14 +93,15 @@ class WandbServer:
         given = v.get("input", v)
         name = f"artifact{len(self.artifacts)}"
         self.artifacts[name] = {"given": given, "files": [], "state": "PENDING", "manifest": None}
-        artifact = {"id": name, "state": "PENDING", "artifactSequence": {"id": "s", "latestArtifact": None}}
-        return {"createArtifact": {"artifact": artifact}}
+        sequence = {"id": "s", "latestArtifact": None}
+        return {"createArtifact": {"artifact": {"id": name, "state": "PENDING", "artifactSequence": sequence}}}
 
     def on_CreateArtifactManifest(self, v: dict[str, Any]) -> dict[str, Any]:
         given = v.get("input", v)
         name = given.get("artifactID")
-        file = {"name": "manifest", "uploadUrl": f"{self.url}/put/{name}/manifest.json", "uploadHeaders": []}
-        return {"createArtifactManifest": {"artifactManifest": {"id": f"m{name}", "file": {"id": "f"} | file}}}
+        url = f"{self.url}/put/{name}/manifest.json"
+        file = {"id": "f", "name": "manifest", "uploadUrl": url, "uploadHeaders": []}
+        return {"createArtifactManifest": {"artifactManifest": {"id": f"m{name}", "file": file}}}
 
     def on_CreateArtifactFiles(self, v: dict[str, Any]) -> dict[str, Any]:
         edges = []
@@ -113,14 +109,8 @@ class WandbServer:
             name = spec["artifactID"]
             self.artifacts[name]["files"].append(spec["name"])
             url = f"{self.url}/put/{name}/{spec['name']}"
-            node = {"id": spec["name"], "name": spec["name"], "displayName": spec["name"], "uploadUrl": url}
-            node |= {
-                "uploadHeaders": [],
-                "storagePath": spec["name"],
-                "uploadMultipartUrls": None,
-                "artifact": {"id": name},
-            }
-            edges.append({"node": node})
+            node = dict.fromkeys(("id", "name", "displayName", "storagePath"), spec["name"]) | {"uploadUrl": url}
+            edges.append({"node": node | {"uploadHeaders": [], "uploadMultipartUrls": None, "artifact": {"id": name}}})
         return {"createArtifactFiles": {"files": {"edges": edges}}}
 
     def on_CommitArtifact(self, v: dict[str, Any]) -> dict[str, Any]:
@@ -131,17 +121,14 @@ class WandbServer:
     def on_UpsertSweep(self, v: dict[str, Any]) -> dict[str, Any]:
         name = f"sweep{len(self.sweeps)}"
         self.sweeps[name] = {"config": v.get("config"), "agents": 0, "runs": []}
-        project = {"id": "p", "name": v.get("projectName"), "entity": {"id": "e", "name": ENTITY}}
-        return {
-            "upsertSweep": {"sweep": {"id": name, "name": name, "project": project}, "configValidationWarnings": []}
-        }
+        sweep = {"id": name, "name": name, "project": _project(v.get("projectName"))}
+        return {"upsertSweep": {"sweep": sweep, "configValidationWarnings": []}}
 
     def on_SweepWithRuns(self, v: dict[str, Any]) -> dict[str, Any]:
         name = v.get("sweep") or v.get("sweepName")
-        known = self.sweeps[name]
-        sweep = {"id": name, "name": name, "method": "grid", "state": "RUNNING", "description": "", "controller": None}
-        sweep |= {"config": known["config"], "scheduler": None, "runs": {"edges": []}, "bestLoss": None, "runCount": 0}
-        return {"project": {"sweep": sweep}}
+        sweep = {"id": name, "name": name, "method": "grid", "state": "RUNNING", "description": "", "runCount": 0}
+        sweep |= dict.fromkeys(("controller", "scheduler", "bestLoss")) | {"config": self.sweeps[name]["config"]}
+        return {"project": {"sweep": sweep | {"runs": {"edges": []}}}}
 
     def on_CreateAgent(self, v: dict[str, Any]) -> dict[str, Any]:
         self.sweeps[v["sweep"]]["agents"] += 1
@@ -151,16 +138,12 @@ class WandbServer:
         """Hands out the sweep's draws (``draws``, filled by the test), one at a time, then tells the agent to exit."""
         sweep = self.sweeps[v["id"]]
         running = json.loads(v.get("runState") or "{}")
-        commands: list[dict[str, Any]] = []
-        if not any(running.values()):
-            draws = sweep.setdefault("draws", list(self.draws))
-            if draws:
-                name = f"run{len(sweep['runs'])}"
-                sweep["runs"].append(name)
-                args = {key: {"value": value} for key, value in draws.pop(0).items()}
-                commands = [{"type": "run", "run_id": name, "args": args, "program": "train.py"}]
-            else:
-                commands = [{"type": "exit"}]
+        draws = sweep.setdefault("draws", list(self.draws))
+        commands: list[dict[str, Any]] = [] if draws or any(running.values()) else [{"type": "exit"}]
+        if draws and not any(running.values()):
+            sweep["runs"].append(f"run{len(sweep['runs'])}")
+            args = {key: {"value": value} for key, value in draws.pop(0).items()}
+            commands = [{"type": "run", "run_id": sweep["runs"][-1], "args": args, "program": "train.py"}]
         return {"agentHeartbeat": {"agent": {"id": v["id"]}, "commands": json.dumps(commands)}}
 
     draws: list[dict[str, Any]] = []  # noqa: RUF012
@@ -169,12 +152,10 @@ class WandbServer:
         """A piece of a run's file stream."""
         with self._lock:
             known = self.runs[run]
-            for name, part in (content.get("files") or {}).items():
-                if name == "wandb-history.jsonl":
-                    known["history"] += [json.loads(line) for line in part.get("content", [])]
-                if name == "wandb-summary.json":
-                    for line in part.get("content", []):
-                        known["summary"] |= json.loads(line)
+            files = {name: part.get("content", []) for name, part in (content.get("files") or {}).items()}
+            known["history"] += [json.loads(line) for line in files.get("wandb-history.jsonl", [])]
+            for line in files.get("wandb-summary.json", []):
+                known["summary"] |= json.loads(line)
             if content.get("complete"):
                 known["exit"] = content.get("exitcode")
 
@@ -212,10 +193,8 @@ def _handler(server: WandbServer) -> type[BaseHTTPRequestHandler]:
             body = json.loads(self._body() or b"{}")
             if self.path.endswith("/file_stream"):
                 server.stream(self.path.split("/")[-2], body)
-                self._answer({"exitcode": None, "limits": {}})
-                return
             named = re.search(r"(?:query|mutation)\s+(\w+)", body.get("query", ""))
-            operation = body.get("operationName") or (named[1] if named else "")
-            self._answer({"data": server.graphql(operation, body.get("variables") or {})})
+            name = body.get("operationName") or (named[1] if named else "")
+            self._answer({"data": server.graphql(name, body.get("variables") or {}), "limits": {}})
 
     return Handler

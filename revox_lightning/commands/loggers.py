@@ -16,8 +16,8 @@ KINDS = ("wandb", "csv", "none")
 def build_logger(cfg: DictConfig, folder: Path, plain_config: dict[str, Any]) -> Any:
     """Lightning's WandbLogger for ``logger=wandb``, otherwise False.
 
-    W&B stages artifacts and caches in the home directory by default; here they stay in the run folder. Moved elsewhere,
-    figures and media sync from there, artifacts only from their first place, by which W&B's log names their files.
+    W&B stages artifacts and caches in the home directory by default; here they stay in the run folder, so that it
+    can be moved and uploaded from elsewhere (``revox sync``).
     """
     if cfg.logger.kind not in KINDS:
         raise UserError(f"logger.kind={cfg.logger.kind}: choose one of {', '.join(KINDS)}.")
@@ -58,7 +58,6 @@ def build_logger(cfg: DictConfig, folder: Path, plain_config: dict[str, Any]) ->
     logger.experiment.define_metric("audio_seconds_trained")
     for part in ("train/*", "val/*"):
         logger.experiment.define_metric(part, step_metric="audio_seconds_trained", step_sync=True)
-    logger.experiment.define_metric("val/esr", summary="min", step_metric="audio_seconds_trained", step_sync=True)
     return logger
 
 
