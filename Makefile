@@ -2,7 +2,7 @@
 PYTHON ?= python3
 RUN = .venv/bin/python
 
-.PHONY: help setup train test test-all lint bench bench-demo paper sweep report
+.PHONY: help setup train test test-all lint audit fuzz bench bench-demo paper sweep report
 
 help:  ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:\t/'
@@ -35,6 +35,12 @@ report: setup  ## one page of runs to compare and to hear: make report R=outputs
 
 lint: setup  ## ruff and pyright
 	$(RUN) -m ruff check . && $(RUN) -m ruff format --check . && $(RUN) -m pyright
+
+audit: setup  ## pinned dependencies against known advisories
+	$(RUN) benchmarks/audit.py
+
+fuzz: setup  ## damaged and hostile files by every reader: make fuzz ARGS="--cases 1000"
+	$(RUN) benchmarks/fuzz.py $(ARGS)
 
 # Without a GPU the CPU build of torch is taken where pip offers one (its version ends in +cpu).
 .venv/ready: pyproject.toml constraints.txt

@@ -24,6 +24,8 @@ from revox_lightning.errors import UserError
 
 _FORMATS = {".wav": "WAV", ".wave": "WAV", ".flac": "FLAC", ".aif": "AIFF", ".aiff": "AIFF", ".ogg": "OGG"}
 _SLICE_FRAMES = 65_536  # libsndfile's Vorbis encoder overflows its stack on much longer writes
+_RATES_HZ = (1, 3_072_000)
+_BELIEVED_SAMPLES = 2**22
 WAV_LIMIT_BYTES = 2**32 - 2**16  # a WAV header counts bytes in 32 bits; what is left over is room for the header
 
 
@@ -45,21 +47,33 @@ def info(path: str | Path) -> AudioInfo:
     Raises UserError where there is no such file, where it is a folder, empty, not permitted or not audio.
     """
     path = Path(path)
-    if path.is_dir():
-        raise UserError(f"{path} is a folder, not an audio file: name a file in it")
-    if not path.exists():
-        raise UserError(f"there is no audio file {path}: check the path")
-    if not os.access(path, os.R_OK):
-        raise UserError(f"the audio file {path} may not be read: change its permissions")
-    if path.is_file() and path.stat().st_size == 0:
-        raise UserError(f"the audio file {path} is empty (0 bytes): record or copy it again")
+    _check_place(path)
     try:
         header = soundfile.info(str(path))
     except (soundfile.LibsndfileError, OSError) as error:
         raise UserError(f"{path} cannot be read as audio: expected a WAV, FLAC, AIFF or Ogg file") from error
-    if header.frames == 0:
+    if header.frames <= 0:
         raise UserError(f"the audio file {path} is empty (0 samples): record or copy it again")
+    if not _RATES_HZ[0] <= header.samplerate <= _RATES_HZ[1]:
+        raise UserError(f"{path} says that its sample rate is {header.samplerate} Hz: its header is damaged")
     return AudioInfo(path, header.samplerate, header.channels, header.frames, header.format, header.subtype)
+
+
+def _check_place(path: Path) -> None:
+    """Raises UserError where there is no file with something in it that may be read."""
+    try:
+        if path.is_dir():
+            raise UserError(f"{path} is a folder, not an audio file: name a file in it")
+        if not path.exists():
+            raise UserError(f"there is no audio file {path}: check the path")
+        if not path.is_file():  # a device or a pipe, from which one may wait for ever
+            raise UserError(f"{path} is no ordinary file: name an audio file")
+        if not os.access(path, os.R_OK):
+            raise UserError(f"the audio file {path} may not be read: change its permissions")
+        if path.stat().st_size == 0:
+            raise UserError(f"the audio file {path} is empty (0 bytes): record or copy it again")
+    except OSError as error:
+        raise UserError(f"there is no audio file {str(path)[:300]} ({error.strerror}): check the path") from error
 
 
 def read(path: str | Path, start: int = 0, frames: int | None = None) -> Tensor:
@@ -93,12 +107,20 @@ def _open(path: Path) -> soundfile.SoundFile:
 
 
 def _read_block(file: soundfile.SoundFile, header: AudioInfo, start: int, frames: int) -> Tensor:
+    got = 0
     try:
+        if frames * header.channels > _BELIEVED_SAMPLES:  # a header may tell of more than there is room for
+            file.seek(start + frames - 1)
+            if not len(file.read(1)):
+                raise RuntimeError("the file ends before that")
         if file.tell() != start:
             file.seek(start)
         block = file.read(frames, dtype="float32", always_2d=True)
-    except RuntimeError as error:
-        after = f"{start / header.sample_rate_hz:.3f} s"
+        got = len(block)
+        if got < frames:
+            raise RuntimeError("the file ends before that")
+    except (RuntimeError, MemoryError) as error:
+        after = f"{(start + got) / header.sample_rate_hz:.3f} s"
         raise UserError(f"{header.path} is damaged after {after}: copy or export it again") from error
     if not np.isfinite(block).all():
         first = start + int(np.argmin(np.isfinite(block).all(axis=1)))

@@ -13,7 +13,7 @@ from typing import Any
 _PACKAGE = Path(__file__).resolve().parent
 _CODE = {".py", ".cpp", ".h", ".hpp"}
 # What does not change a figure: where a run lies and what is logged and drawn of it.
-_BESIDE = ("run_dir", "resume", "show", "logger", "report")
+_BESIDE = ("run_dir", "resume", "show", "logger", "report", "launcher", "campaign")
 
 
 def identity(config: Mapping[str, Any], audio: Iterable[Path], kernels: str) -> dict[str, str]:

@@ -35,7 +35,7 @@ class ErrorToSignalRatio(Metric):
     target: Tensor
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(sync_on_compute=False)  # one process scores
         self.add_state("error", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("target", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
 
@@ -55,7 +55,7 @@ class GainAlignedErrorToSignalRatio(Metric):
     products: Tensor
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(sync_on_compute=False)
         self.add_state("products", torch.zeros(3, dtype=torch.float64), dist_reduce_fx="sum")
 
     def update(self, y_hat: Tensor, y: Tensor) -> None:
@@ -167,7 +167,7 @@ class EffectMetrics:
         self._open = False
         self._esr, self._esr_preemphasis = ErrorToSignalRatio(), ErrorToSignalRatio()
         self._gain_aligned = GainAlignedErrorToSignalRatio()
-        self._mae = MeanAbsoluteError().set_dtype(torch.float64)
+        self._mae = MeanAbsoluteError(sync_on_compute=False).set_dtype(torch.float64)
         self._delays = DelaySearch()
         self._spectral = _Spectral(sample_rate_hz)
         self._lufs_errors_db: list[float] = []

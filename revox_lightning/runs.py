@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+import re
+import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
+from revox_lightning import plain_files
 from revox_lightning.errors import UserError
 from revox_lightning.files import write_atomically
 
@@ -47,19 +48,29 @@ class RunFolder:
         return self.path / "checkpoints" / "last.ckpt"
 
     @property
+    def weights_path(self) -> Path:
+        """Where the best weights lie, or before there are any, the last."""
+        return self.best if self.best.exists() else self.last
+
+    @property
     def filters_path(self) -> Path:
         return self.path / "checkpoints" / "linear_filters.ckpt"
 
     def config(self) -> dict[str, Any]:
-        """The resolved config as plain types; raises UserError where it cannot be read."""
+        """The resolved config as plain types; raises UserError where it cannot be read, or is not resolved.
+
+        An interpolation would be filled in where it is read: with the environment's secrets, say.
+        """
         try:
-            content = yaml.safe_load(self.config_path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            content = plain_files.read_yaml(self.config_path)
+        except (OSError, ValueError) as error:
             raise UserError(
                 f"{self.config_path} cannot be read ({_line(error)}): the run's folder is damaged."
             ) from error
-        if not isinstance(content, dict) or "model" not in content:
+        if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
             raise UserError(f"{self.config_path} is not a run's config: it has no model.")
+        if _interpolates(content):
+            raise UserError(f"{self.config_path} holds ${{...}}, which no run writes: do not use this folder.")
         return {"kernels": "auto"} | content  # runs of older versions do not name them
 
     def write_text(self, name: str, text: str) -> None:
@@ -80,25 +91,26 @@ class RunFolder:
     def read_json(self, name: str) -> dict[str, Any]:
         """A JSON object of the run; an empty one where there is none."""
         try:
-            return json.loads((self.path / name).read_text(encoding="utf-8"))
+            content = plain_files.read_json(self.path / name)
         except FileNotFoundError:
             return {}
         except (OSError, ValueError) as error:
             raise UserError(
                 f"{self.path / name} cannot be read ({_line(error)}): the run's folder is damaged."
             ) from error
+        if not isinstance(content, dict):
+            raise UserError(f"{self.path / name} holds no figures by name: the run's folder is damaged.")
+        return content
 
     def load_weights(self, net: Net, checkpoint: Path | None = None) -> None:
         """Loads ``best.ckpt`` (or another checkpoint) into a net built from this run's config.
 
         Raises UserError for a missing or damaged file and for the checkpoint of another model.
         """
-        path = checkpoint or (self.best if self.best.exists() else self.last)
-        content = read_checkpoint(path)
-        weights = {k[len("net.") :]: v for k, v in content["state_dict"].items() if k.startswith("net.")}
+        path = checkpoint or self.weights_path
         try:
-            net.load_state_dict(weights)
-        except RuntimeError as error:
+            net.load_state_dict(_weights(path))
+        except (RuntimeError, TypeError, AttributeError, LookupError) as error:
             raise UserError(
                 f"{path} is the checkpoint of another model than {self.config_path} says: {_first_mismatch(error)}."
             ) from error
@@ -106,19 +118,77 @@ class RunFolder:
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """A checkpoint's content: tensors and plain types only. Raises UserError where it is missing or damaged."""
-    import torch
-
     if not path.is_file():
         raise UserError(f"{path} does not exist: the run has not finished its first epoch; train it again.")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = load_tensors(path)
     except Exception as error:
         raise UserError(
             f"{path} is not a readable checkpoint ({_line(error)}): it is damaged or of another kind."
         ) from error
-    if not isinstance(content, dict) or "state_dict" not in content:
+    if not isinstance(content, dict) or not isinstance(content.get("state_dict"), dict):
         raise UserError(f"{path} is not a checkpoint of this program: it has no weights (state_dict).")
     return content
+
+
+def load_tensors(path: Path) -> Any:
+    """What ``torch.save`` wrote: tensors and plain types, none of them larger than the file. Raises any Exception."""
+    import torch
+
+    if not path.is_file():
+        raise ValueError("it is no file")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            parts = archive.infolist()
+    except (zipfile.BadZipFile, NotImplementedError) as error:
+        raise ValueError("it is cut short, or not written by this program") from error
+    # torch.save compresses nothing; what is compressed could become as large as one likes.
+    if any(part.compress_type != zipfile.ZIP_STORED for part in parts):
+        raise ValueError("it is compressed")
+    if sum(part.file_size for part in parts) > path.stat().st_size:
+        raise ValueError("its parts overlap")
+    content = torch.load(path, map_location="cpu", weights_only=True)
+    if _numbers(content) > path.stat().st_size:
+        raise ValueError("its tensors are larger than the file")
+    return content
+
+
+def _numbers(content: Any) -> int:
+    """How many numbers the tensors show; one that repeats its storage shows more than the file holds."""
+    import torch
+
+    total, waiting, seen = 0, [content], set()  # what is stored once may be there many times, or hold itself
+    while waiting:
+        one = waiting.pop()
+        if id(one) in seen:
+            continue
+        seen.add(id(one))
+        if isinstance(one, torch.Tensor):
+            total += one.numel()
+        elif isinstance(one, (dict, list, tuple, set)):
+            waiting += one.values() if isinstance(one, dict) else one
+    return total
+
+
+def _weights(path: Path) -> dict[str, Any]:
+    """The net's own weights in a checkpoint."""
+    found = read_checkpoint(path)["state_dict"]
+    return {k[len("net.") :]: v for k, v in found.items() if isinstance(k, str) and k.startswith("net.")}
+
+
+def file_name(text: object) -> str:
+    """A run's name as part of a file's name, which leads nowhere else and tells the terminal nothing.
+
+    >>> file_name("../lstm 32"), file_name("")
+    ('_lstm 32', 'run')
+    """
+    return re.sub(r"[^\w .,@+=()-]+", "_", str(text)).strip(" .").replace("..", "_")[:100] or "run"
+
+
+def _interpolates(content: Any) -> bool:
+    if isinstance(content, dict):
+        return any(_interpolates(name) or _interpolates(value) for name, value in content.items())
+    return any(map(_interpolates, content)) if isinstance(content, list) else "${" in str(content)
 
 
 def _line(error: BaseException) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import math
 import time
@@ -12,9 +13,12 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
+from revox_lightning import distributed
 from revox_lightning.errors import UserError
+from revox_lightning.kernels import backend
 from revox_lightning.metrics import EffectMetrics
 from revox_lightning.models.contract import Net
+from revox_lightning.objectives.supervised import Supervised
 from revox_lightning.scorer import Scorer
 from revox_lightning.stream import detach
 from revox_lightning.weight_average import WeightAverage
@@ -123,8 +127,17 @@ class System(pl.LightningModule):
         self._sums: dict[str, Tensor] = {}  # of the terms, over the segments of the epoch
         self._segments = 0
 
+    def on_fit_start(self) -> None:
+        """Lets several processes train as one would, where that is how the objective can be shared."""
+        if distributed.processes() == 1:
+            return
+        if not isinstance(self.objective, Supervised):
+            name = type(self.objective).__name__
+            raise UserError(f"{name} trains in one process: leave trainer.devices=1, and train several runs at once.")
+        self._shared_norms = distributed.share_norms(self.net)
+
     def training_step(self, batch: dict[str, Any], batch_index: int) -> None:
-        size, _, frames = batch["dry"].shape
+        size, frames = batch.get("whole", len(batch["dry"])), batch["dry"].shape[-1]
         share = size / len(range(self._warmup, frames, self._hop))
         optimizers: Any = self.optimizers()
         optimizers = optimizers if isinstance(optimizers, list) else [optimizers]
@@ -138,6 +151,8 @@ class System(pl.LightningModule):
                     self._stop("loss", total.item())
                 optimizer.zero_grad()
                 self.manual_backward(total)
+                if distributed.processes() > 1:
+                    distributed.sum_gradients(self.net.parameters())
                 self._step(optimizer, round, step)
                 for name, value in (terms | ({"loss": total} if round == "net" else {})).items():
                     self._sums[name] = self._sums.get(name, 0.0) + share * value.detach()
@@ -180,9 +195,20 @@ class System(pl.LightningModule):
                 "wet": batch["wet"][..., begin - latency : end - latency],
                 "controls": _during(batch["controls"], start, end),
             }
-            terms, state = self.objective(self.net, hop, state, **how)
+            terms, state = self._compared(hop, state, batch.get("whole"), how)
             yield terms, self.objective.total(terms)
             state, start = detach(state), end
+
+    def _compared(self, hop: dict[str, Tensor], state: Any, whole: int | None, how: dict[str, str]) -> tuple[Any, Any]:
+        """Terms of the objective for a hop; where it is a share, of that of all processes."""
+        if whole is None:
+            return self.objective(self.net, hop, state, **how)
+        for norm in self._shared_norms:
+            norm.rows = max(min(whole - distributed.rank() * len(hop["dry"]), len(hop["dry"])), 0)
+        hop = hop | {"wet": distributed.whole(hop["wet"], whole)}
+        # The compiled loops of a net with norms know of no other process.
+        with backend.using("torch") if self._shared_norms else contextlib.nullcontext():
+            return self.objective(distributed.gathering(self.net, whole), hop, state, **how)
 
     def _stop(self, what: str, value: float) -> None:
         lr = self.trainer.optimizers[0].param_groups[0]["lr"]
@@ -214,6 +240,8 @@ class System(pl.LightningModule):
         self._val_sums, self._val_segments = {}, 0
 
     def validation_step(self, batch: dict[str, Any], batch_index: int) -> None:
+        if distributed.rank() > 0 and distributed.processes() > 1:
+            return
         if self._scorer is not None:
             self._scorer.step(batch)
             return
@@ -226,7 +254,10 @@ class System(pl.LightningModule):
     def on_validation_epoch_end(self) -> None:
         if self._average is not None:
             self._average.swap()
-        if self._scorer is not None:
+        if distributed.processes() > 1:
+            leads = distributed.rank() == 0
+            found = self.trainer.strategy.broadcast(self._scorer.compute() if leads and self._scorer else {})
+        elif self._scorer is not None:
             found = self._scorer.compute()
         else:
             found = {name: value / self._val_segments for name, value in self._val_sums.items()}

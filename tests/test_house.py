@@ -9,10 +9,10 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "revox_lightning"
 FILES = sorted(PACKAGE.rglob("*.py"))
 FLOORS = {
-    "errors": 0, "files": 0, "audio": 0, "dsp": 0, "tape": 0, "kernels": 0,
+    "errors": 0, "files": 0, "plain_files": 0, "audio": 0, "dsp": 0, "tape": 0, "kernels": 0,
     "models": 1, "stream": 1, "parallel": 1, "losses": 1, "metrics": 1, "objectives": 1, "measure": 1,
     "data": 2, "capture": 2,
-    "system": 3, "scorer": 3, "weight_average": 3, "callbacks": 3,
+    "system": 3, "distributed": 3, "scorer": 3, "weight_average": 3, "callbacks": 3,
     "runs": 4, "identity": 4, "active": 4, "texture": 4, "export": 4, "report": 4,
     "commands": 5,
 }  # fmt: skip

@@ -35,12 +35,15 @@ def test_every_row_of_every_table_composes_and_has_its_published_size(name):
                 continue  # every set once, every row once
             tried.add(which)
             data = [text.format(folder="/somewhere") for text in told.sets[which]["words"]]
-            cfg = settings.composed([*told.words, *data, *row["words"]])
+            places = {part: f"/runs/{part}" for part in row.get("after", [])}
+            cfg = settings.composed([*told.words, *data, *paper.row_words(row, places)])
             assert cfg.task == ("style" if name == "steinmetz2022" else "effect")
             if row.get("parameters"):
                 cfg.model.controls, cfg.audio_channels = 0, 1
                 net = assemble.build_net(cfg)
                 assert sum(p.numel() for p in net.parameters()) == row["parameters"], row["label"]
+    for words in told.first.values():
+        assert settings.composed([*words, *next(iter(told.sets.values()))["words"]]).task == "proxy"
     published = {name for row in told.rows for name in row.get("published", {})}
     assert published <= set(told.sets)
     nulls = any(v is None for row in told.rows for one in row.get("published", {}).values() for v in one.values())

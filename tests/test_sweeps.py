@@ -11,7 +11,7 @@ import torch
 import yaml
 from omegaconf import OmegaConf
 
-from revox_lightning.commands import settings, sweep
+from revox_lightning.commands import settings, sweep, sweep_file
 from revox_lightning.commands.exits import guarded
 from revox_lightning.commands.sweep import Sweep, Trial
 from revox_lightning.errors import UserError
@@ -30,7 +30,7 @@ def written(value):
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.name)
 def test_every_value_of_a_sweep_file_composes_and_wandb_takes_it(path):
     content = yaml.safe_load(path.read_text())
-    assert (ROOT / content["program"]).is_file() and sweep._read(path)
+    assert (ROOT / content["program"]).is_file() and sweep_file.read(path)
     assert content["command"] == ["${env}", "${interpreter}", "${program}", "${args_no_hyphens}"]
     ends = {
         name: spec.get("values", [spec[key] for key in ("value", "min", "max") if key in spec])

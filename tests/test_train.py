@@ -23,7 +23,7 @@ from revox_lightning.report import plots
 from revox_lightning.runs import RunFolder
 
 # What test_hybrid, test_generator_runs and test_style_transfer train.
-_OTHERS = {"tape_hybrid", "wow_flutter_diffusion", "hiss_diffusion", "style_transfer"}
+_OTHERS = {"tape_hybrid", "wow_flutter_diffusion", "hiss_diffusion", "style_transfer", "effect_proxy"}
 MODELS = sorted({path.stem for path in (Path(__file__).parents[1] / "conf" / "model").glob("*.yaml")} - _OTHERS)
 SHORT = [
     "data=recordings",

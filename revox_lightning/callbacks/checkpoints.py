@@ -53,6 +53,9 @@ class BestAndLast(Checkpoint):
         weights = {f"net.{name}": weight for name, weight in net.state_dict().items()}
         save_atomically({"state_dict": weights}, self._folder / "best.ckpt")
 
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.best = trainer.strategy.broadcast(self.best)  # all processes of a training are to save at once
+
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         value = trainer.callback_metrics.get(self._monitor)
         if value is not None and float(value) < self.best:

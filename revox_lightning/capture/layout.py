@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from revox_lightning import plain_files
 from revox_lightning.errors import UserError
 from revox_lightning.files import write_atomically
 from revox_lightning.measure.tape import MeasuringTape, Section
@@ -59,7 +60,7 @@ class Layout:
                 "dry= and wet= for recordings without one."
             )
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = plain_files.read_json(path)
             if content["format"] != FORMAT:
                 raise ValueError(f"format {content['format']!r}")
             tape = MeasuringTape.from_layout(content, _Extent(content["channels"], content["samples"]))  # type: ignore[arg-type]
@@ -72,7 +73,7 @@ class Layout:
                 tape.sample_rate_hz, int(content["channels"]), int(content["samples"]), tape.zero_vu_dbfs,
                 float(content["pulses_hz"]), tape.sections, int(content["loopback_samples"]), loopback.sections,
             )  # fmt: skip
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
             raise UserError(
                 f"{path} is not the layout of a test tape of this version ({type(error).__name__}: {error}): write the "
                 "tape again with revox capture."

@@ -1,4 +1,4 @@
-"""Builds data, net and system from a config: the only place where ``_target_`` becomes an object."""
+"""Builds data, net and system from a config; ``targets`` says which names in it become objects."""
 
 from __future__ import annotations
 
@@ -8,11 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from hydra.errors import InstantiationException
-from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from revox_lightning.commands import settings
+from revox_lightning.commands import settings, sizes, targets
 from revox_lightning.errors import UserError
 from revox_lightning.kernels import allocator, backend
 from revox_lightning.models.contract import Net
@@ -22,7 +20,7 @@ from revox_lightning.models.each_channel import EachChannel
 from revox_lightning.models.fir import FIR
 from revox_lightning.models.linear_start import LinearStart
 from revox_lightning.models.series import Series
-from revox_lightning.runs import RunFolder
+from revox_lightning.runs import RunFolder, file_name
 
 if TYPE_CHECKING:  # seconds of imports that a command which only plays a net does without
     from revox_lightning.data.module import PairData
@@ -31,40 +29,15 @@ if TYPE_CHECKING:  # seconds of imports that a command which only plays a net do
     from revox_lightning.tape.machine import TapeMachine
 
 _ALL_THREADS = torch.get_num_threads()
-_ALLOWED = ("revox_lightning.", "torch.optim.", "pytorch_lightning.")
+_MOST_THREADS, _MOST_CHANNELS = 1024, 64
 # The data group's own conveniences, which its source reads; the DataModule itself takes the rest.
 _SOURCE_KEYS = {"root", "device", "dry", "wet", "manifest", "delay_samples", "zero_vu_dbfs", "kind", "limit_hz"}
 
 
 def build(node: DictConfig, **more: Any) -> Any:
-    """Instantiates a config node; raises UserError for targets outside this package, torch.optim and Lightning."""
-    for target in _targets(OmegaConf.to_container(node, resolve=True)):
-        if not target.startswith(_ALLOWED):
-            raise UserError(f"_target_: {target} is not allowed in a config: use one of {', '.join(_ALLOWED)}....")
-    try:
-        return instantiate(node, _convert_="all", **more)
-    except InstantiationException as error:
-        cause = error.__cause__
-        while cause is not None and not isinstance(cause, UserError):
-            cause = cause.__cause__
-        if isinstance(cause, UserError):
-            raise cause from None
-        if isinstance(error.__cause__, (TypeError, ValueError)) or _misconfigured(error.__cause__):
-            first = str(error.__cause__).strip().splitlines()[0].rstrip(".")
-            raise UserError(f"the config of {node.get('_target_')} does not fit: {first}.") from error
-        raise (error.__cause__ or error) from None  # a defect of ours
-
-
-def _misconfigured(error: BaseException | None) -> bool:
-    """Whether it is Lightning's own word for it."""
-    return type(error).__name__ == "MisconfigurationException"
-
-
-def _targets(node: Any) -> list[str]:
-    if isinstance(node, dict):
-        own = [str(node["_target_"])] if "_target_" in node else []
-        return own + [target for value in node.values() for target in _targets(value)]
-    return [target for value in node for target in _targets(value)] if isinstance(node, list) else []
+    """Makes the object that a config node names; raises UserError for targets that ``targets.find`` does not allow."""
+    # Resolved once, and plain from then on: no interpolation is left that could become another target.
+    return targets.built(OmegaConf.to_container(node, resolve=True, throw_on_missing=True), more)
 
 
 def build_machine(preset: str, overrides: list[str]) -> TapeMachine:
@@ -130,8 +103,8 @@ def _check_ranges(cfg: DictConfig) -> None:
         if not isinstance(value, str) and value < smallest:
             raise UserError(f"{name}={value}: give {smallest} or more.")
     how = cfg.system
-    if cfg.task == "style" and (how.warmup_samples != 0 or how.hop_samples != how.segment_samples):
-        raise UserError("a style is learned from whole segments: leave system.warmup_samples=0, and "
+    if cfg.task in ("style", "proxy") and (how.warmup_samples != 0 or how.hop_samples != how.segment_samples):
+        raise UserError(f"a {cfg.task} is learned from whole segments: leave system.warmup_samples=0, and "
                         "system.hop_samples as long as system.segment_samples.")  # fmt: skip
 
 
@@ -161,6 +134,8 @@ def build_net(cfg: DictConfig) -> Net:
     if cfg.get("parts"):
         return build_hybrid(cfg, {name: _part(cfg.model[name]) for name in cfg.parts})
     channels = cfg.get("audio_channels") or 1
+    if not isinstance(channels, int) or not 1 <= channels <= _MOST_CHANNELS:
+        raise UserError(f"audio_channels={str(channels)[:50]}: give a whole number from 1 to {_MOST_CHANNELS}.")
     joint = cfg.model.get("channels", 1)
     if joint > 1 and joint != channels:
         raise UserError(f"model.channels={joint} and the data has {channels}: use recordings with {joint} channels.")
@@ -220,6 +195,8 @@ def divide_threads(cfg: DictConfig, net: Net) -> None:
     so they do in its recurrent loops, many times over on a busy machine.
     """
     wanted = cfg.system.threads or _ALL_THREADS
+    if not isinstance(wanted, int) or not 1 <= wanted <= _MOST_THREADS:  # OpenMP ends the process over more
+        raise UserError(f"system.threads={wanted}: give a whole number from 1 to {_MOST_THREADS}, or null.")
     backend.set_threads(wanted)
     compiled = backend.computes(net)
     slow = net.receptive_field is None and not cfg.system.threads
@@ -251,8 +228,7 @@ def build_system(cfg: DictConfig, net: Net) -> System:
 
 def _takes_losses(objective: DictConfig) -> bool:
     """Whether an objective weighs the terms of ``loss``; others have losses of their own."""
-    target = str(objective.get("_target_"))
-    return target.startswith(_ALLOWED) and "losses" in inspect.signature(get_class(target)).parameters
+    return "losses" in inspect.signature(targets.find(objective.get("_target_"))).parameters
 
 
 def load_run(path: str | Path, kernels: str | None = None, playing: bool = True) -> tuple[Net, DictConfig, RunFolder]:
@@ -268,11 +244,13 @@ def load_run(path: str | Path, kernels: str | None = None, playing: bool = True)
     cfg = OmegaConf.create(folder.config())
     if playing and cfg.task != "effect":
         raise UserError(f"{path} was trained to make signals ({cfg.task}) and plays none: name a run of task effect.")
-    cfg.kernels = cfg.kernels if kernels is None else kernels
+    cfg.name, cfg.kernels = file_name(cfg.name), cfg.kernels if kernels is None else kernels
     allocator.tune()
     backend.choose(cfg.kernels)
-    net = build_net(cfg)
-    divide_threads(cfg, net)
+    with sizes.bounded(folder.config_path, folder.weights_path):
+        net = build_net(cfg)
+        sizes.check_playable(net, cfg.data.sample_rate_hz, folder.config_path)
+        divide_threads(cfg, net)
     folder.load_weights(net)
     return net.eval(), cfg, folder
 
@@ -282,7 +260,7 @@ def _load_capture(path: Path, kernels: str | None) -> tuple[Net, DictConfig, Run
 
     capture = captures.read(path)
     cfg = settings.composed(["model=lstm", "logger=none"])
-    cfg.name, cfg.kernels = path.stem, cfg.kernels if kernels is None else kernels
+    cfg.name, cfg.kernels = file_name(path.stem), cfg.kernels if kernels is None else kernels
     cfg.model, cfg.audio_channels = OmegaConf.create(capture.model), 1
     cfg.knobs = [f"knob_{n}" for n in range(capture.net.controls)]
     cfg.data.sample_rate_hz = capture.sample_rate_hz or cfg.data.sample_rate_hz

@@ -18,6 +18,7 @@ COMMANDS = {
     "report": "runs compared on one page: table, curves, and every version to hear",
     "listen": "a blind listening test of runs as one page, and the summary of its results",
     "sweep": "a W&B sweep file without a server, resumable",
+    "status": "how the runs of a folder stand: running, finished, failed and why, interrupted",
     "sync": "upload offline runs to W&B, wherever they were moved, artifacts included",
     "bench": "write the recordings and excerpts by which any program can be scored",
     "score": "score audio that any program made of the bench's excerpts",

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+import tempfile
+from pathlib import Path
 from typing import Any
 
 from hydra.core.utils import JobReturn
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
+from revox_lightning.files import write_atomically
 from revox_lightning.report import table
 
 _REFERENCES = {
@@ -18,24 +23,44 @@ _REFERENCES = {
 }
 
 
-class ComparisonTable(Callback):
-    """Collects what the jobs of a multirun return and prints a table for each test set, best model first."""
+failed: list[str] = []  # the names of jobs, of this process or of others, that the user must change
 
-    def __init__(self) -> None:
-        self._rows: dict[tuple[str, str], list[tuple[str, dict[str, Any]]]] = {}
+
+class ComparisonTable(Callback):
+    """Collects what the jobs of a multirun return and prints a table for each test set, best model first.
+
+    Jobs may run in other processes and on other machines: each leaves its row in a folder of the multirun.
+    """
+
+    _place: Path | None = None
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        failed.clear()
+        place = Path(str(config.hydra.sweep.dir))
+        place.mkdir(parents=True, exist_ok=True)
+        self._place = Path(tempfile.mkdtemp(prefix=".rows_", dir=place)).resolve()
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
         value = getattr(job_return, "_return_value", None)
-        if isinstance(value, dict) and ("test/esr" in value or "error" in value):
+        if self._place is not None and isinstance(value, dict) and ("test/esr" in value or "error" in value):
             # Runs are comparable where all that the data was made by is the same.
             made_by = str(OmegaConf.to_container(config.data, resolve=True)) if "data" in config else ""
             name = OmegaConf.select(config, "hydra.runtime.choices.data", default="")
-            rows = self._rows.setdefault((name, made_by), [])
-            rows.append((" ".join(job_return.overrides or []), value))
+            row = [name, made_by, " ".join(job_return.overrides or []), value]
+            text = json.dumps(row, default=str).encode()
+            write_atomically(self._place / f"{config.hydra.job.num:06d}.json", lambda file: file.write(text))
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        for (data, _), rows in self._rows.items():
+        if self._place is None:
+            return
+        tables: dict[tuple[str, str], list[tuple[str, dict[str, Any]]]] = {}
+        for path in sorted(self._place.glob("*.json")):
+            data, made_by, words, value = json.loads(path.read_text(encoding="utf-8"))
+            tables.setdefault((data, made_by), []).append((words, value))
+        shutil.rmtree(self._place, ignore_errors=True)
+        for (data, _), rows in tables.items():
             print_comparison(data, rows)
+            failed.extend(words for words, value in rows if "error" in value)
 
 
 def print_comparison(data: str, rows: list[tuple[str, dict[str, Any]]]) -> None:

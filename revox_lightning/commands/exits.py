@@ -73,7 +73,7 @@ def guarded(command: Callable[[], object]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except (HydraException, OmegaConfBaseException) as error:
-        print(f"error: {config_sentence(error)}", file=sys.stderr)
+        print(f"error: {UserError(config_sentence(error))}", file=sys.stderr)  # however long the option was
         return 2
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
 from omegaconf import OmegaConf
 
-from revox_lightning import identity
+from revox_lightning import identity, plain_files
 from revox_lightning.commands import loggers, rows, settings
 from revox_lightning.commands.exits import disk_faults, guarded, log
 from revox_lightning.commands.rows import Job
@@ -21,6 +21,7 @@ from revox_lightning.report.paper_table import Cell, Table
 from revox_lightning.runs import RunFolder
 
 PLACE = settings.CONF / "paper"
+Key = tuple[str, str, int]
 _KNOWN = {"paper", "out", "seeds", "jobs", "rows", "sets", "logger"}
 # Of every row, before its own words.
 _USUAL = ["logger=csv", "report.data_sheet=false", "report.examples=[]", "report.audio_seconds=10"]
@@ -39,6 +40,9 @@ class Paper:
     sets: dict[str, dict[str, Any]]
     rows: list[dict[str, Any]]
     seeds: int = 3
+    # Trainings that rows build on, by name, with all their words but those of the set. A row says ``after: [NAME]`` and
+    # {NAME} in its words for the run's folder.
+    first: dict[str, list[str]] = field(default_factory=dict)
     columns: dict[str, str] = field(default_factory=lambda: {"ESR": "test/esr", "MRSTFT": "test/mrstft"})
 
     @classmethod
@@ -49,9 +53,32 @@ class Paper:
         if name not in known:
             raise UserError(f"paper={name}: choose one of {', '.join(known)}.")
         try:
-            return cls(name=name, **yaml.safe_load(path.read_text(encoding="utf-8")))
-        except (TypeError, yaml.YAMLError) as error:
-            raise UserError(f"{path} is no table: {str(error).splitlines()[0]}.") from error
+            told = cls(name=name, **plain_files.read_yaml(path))
+            told.check()
+        except (OSError, TypeError, ValueError, LookupError, AttributeError) as error:
+            raise UserError(f"{path} is no table: {(str(error) or type(error).__name__).splitlines()[0]}.") from error
+        return told
+
+    def check(self) -> None:
+        """Raises one of Python's own errors where a part is of another kind than it should be."""
+        if not self.sets or not self.rows:
+            raise ValueError("it has no sets or no rows")
+        words = [self.words, *self.first.values(), *(one["words"] for one in [*self.sets.values(), *self.rows])]
+        texts = [self.title, self.reference, self.budget, self.unpublished or "", *(row["label"] for row in self.rows)]
+        texts += [text for some in words for text in some] + [one["title"] for one in self.sets.values()]
+        if not all(isinstance(text, str) for text in texts) or not isinstance(self.seeds, int) or self.seeds < 1:
+            raise TypeError("its texts and words are to be text, and its seeds a whole number")
+        needs = [one["needs"] for one in self.sets.values() if one.get("needs")]
+        after = [name for row in self.rows for name in row.get("after") or []]
+        published = [dict(of or {}) for row in self.rows for of in dict(row.get("published") or {}).values()]
+        if not all(isinstance(value, str) for value in self.columns.values()) or not set(after) <= set(self.first):
+            raise ValueError("a column or a training that it names is not there")
+        if any(not isinstance(one["files"], dict) or not isinstance(one["source"], str) for one in needs):
+            raise TypeError("what a set needs is not told as files and their source")
+        if any(not isinstance(value, (int, float, str, type(None))) for of in published for value in of.values()):
+            raise TypeError("a published figure is no number")
+        for row in self.rows:
+            row_words(row, dict.fromkeys(self.first, ""))
 
 
 def paper(argv: list[str]) -> Path:
@@ -71,8 +98,10 @@ def paper(argv: list[str]) -> Path:
             raise UserError(f"{name}={unknown[0]}: {told.name} has {', '.join(known)}.")
     if unknown := [name for name in folders if name not in told.sets]:
         raise UserError(f"set.{unknown[0]}: {told.name} has the sets {', '.join(told.sets)}.")
-    jobs, absent = _jobs(told, wanted, folders, seeds, out, more)
-    failed = rows.train_all(list(jobs.values()), at_once) if jobs else {}
+    first, jobs, absent = _jobs(told, wanted, folders, seeds, out, more)
+    failed: dict[str, str] = {}
+    for some in (first, jobs):  # what others build on, and then these
+        failed |= rows.train_all(list(some.values()), at_once) if some else {}
     tables = [
         _table(told, name, [row for row in told.rows if row["label"] in wanted["rows"]], jobs, seeds)
         for name in wanted["sets"] if name not in absent
@@ -85,15 +114,16 @@ def paper(argv: list[str]) -> Path:
     paper_table.show(tables, notes)
     print(f"Written: {', '.join(str(path) for path in written)}")
     if failed:
-        raise UserError(f"{len(failed)} of {len(jobs)} trainings failed: {next(iter(failed.values()))}.")
+        raise UserError(f"{len(failed)} of {len(first) + len(jobs)} trainings failed: {next(iter(failed.values()))}.")
     return out
 
 
 def _jobs(
     told: Paper, wanted: dict[str, list[str]], folders: dict[str, str], seeds: int, out: Path, more: list[str]
-) -> tuple[dict[tuple[str, str, int], Job], dict[str, str]]:
-    """Every training by set, row and seed; and for each set that is not here one sentence."""
-    jobs: dict[tuple[str, str, int], Job] = {}
+) -> tuple[dict[Key, Job], dict[Key, Job], dict[str, str]]:
+    """What rows build on, and every row's training, by set, name and seed; and for each set not here one sentence."""
+    first: dict[Key, Job] = {}
+    jobs: dict[Key, Job] = {}
     absent = {}
     for name in wanted["sets"]:
         one = told.sets[name]
@@ -109,11 +139,22 @@ def _jobs(
         for row in told.rows:
             if row["label"] not in wanted["rows"] or name not in row.get("sets", [name]):
                 continue
-            own = [*_USUAL, *told.words, *data, *row["words"], *more]
             for seed in range(seeds):
+                places = {}
+                for part in row.get("after", []):
+                    if (key := (name, part, seed)) not in first:
+                        words = [*_USUAL, *told.first[part], *data, *more, f"seed={seed}"]
+                        first[key] = rows.prepared(f"{name} {part} seed {seed}", words, out / "runs")
+                    places[part] = str(first[key].folder.path.resolve())
+                words = [*_USUAL, *told.words, *data, *row_words(row, places), *more, f"seed={seed}"]
                 label = f"{name} {row['label']} seed {seed}"
-                jobs[name, row["label"], seed] = rows.prepared(label, [*own, f"seed={seed}"], out / "runs")
-    return jobs, absent
+                jobs[name, row["label"], seed] = rows.prepared(label, words, out / "runs")
+    return first, jobs, absent
+
+
+def row_words(row: Mapping[str, Any], places: Mapping[str, str]) -> list[str]:
+    """A row's own words, with the folders of the runs that it builds on, by their names."""
+    return [text.format(**places) for text in row["words"]] if row.get("after") else row["words"]
 
 
 def _table(

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from revox_lightning import audio, identity
+from revox_lightning import audio, identity, plain_files
 from revox_lightning.commands import assemble, settings
 from revox_lightning.commands.exits import disk_faults, guarded, log
 from revox_lightning.commands.result import as_rows, test_metrics
@@ -163,19 +163,22 @@ def _write_audio(out: Path, number: int, name: str, place: Path, y_hat: Tensor, 
 def _confirm(card: dict[str, Any], path: Path) -> None:
     """Compares with somebody's card; raises UserError where another file was scored or another figure found."""
     try:
-        theirs = json.loads(path.read_text(encoding="utf-8"))
+        theirs = plain_files.read_json(path)
         pairs = [
             (f"{m}, {key}", value, theirs["machines"][m]["metrics"][key])
             for m, found in card["machines"].items()
             for key, value in found["metrics"].items()
         ]
-        files = theirs["files"]
+        files = dict(theirs["files"])
+        if not all(told is None or isinstance(told, (int, float)) for _, _, told in pairs):
+            raise TypeError("a figure is no number")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"card={path} is no result card of these machines ({type(error).__name__}).") from error
     if changed := [name for name, expected in card["files"].items() if files.get(name) != expected]:
         raise UserError(f"card={path} is of other audio: {changed[0]} differs.")
     for what, ours, told in pairs:
-        if not (ours == told or (told is not None and math.isclose(ours, told, rel_tol=_SAME, abs_tol=1e-9))):
+        same = ours is not None and told is not None and math.isclose(ours, told, rel_tol=_SAME, abs_tol=1e-9)
+        if ours != told and not same:
             raise UserError(f"card={path} says {what} is {told}, and here it is {ours}.")
     print(f"{path}: confirmed, every figure of {len(files)} files.")
 

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import difflib
+import os
+import re
 import textwrap
 from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from revox_lightning.errors import UserError
 
@@ -18,6 +23,7 @@ _PACKAGED = Path(__file__).resolve().parents[1] / "conf"
 CONF = _PACKAGED if _PACKAGED.is_dir() else Path(__file__).resolve().parents[2] / "conf"
 
 
+_GROUPS = {path.relative_to(CONF).as_posix() for path in CONF.rglob("*") if path.is_dir()}
 # Examples of what stands in options whose default is null.
 _NULLABLE = {
     "callbacks.early_stopping_patience": 10,
@@ -31,6 +37,22 @@ _NULLABLE = {
 
 # Values of another kind than the default.
 _BESIDE = {"linear_start": ("series",)}
+
+
+_NOT_HYDRAS_OWN = (OSError, TypeError, ValueError, AttributeError, LookupError, OverflowError, RecursionError)
+_SECRET = re.compile(r"key|token|secret|passw|credential|auth", re.IGNORECASE)
+
+
+def _environment(name: str, *default: str | None) -> str | None:
+    """``${oc.env:NAME}`` in a config, which is written into the run's folder; raises UserError for what is secret."""
+    if _SECRET.search(name):
+        raise UserError(f"${{oc.env:{name}}} stays out of configs, which are written and shown: leave it out.")
+    if name not in os.environ and not default:
+        raise UserError(f"${{oc.env:{name}}}: the environment has no {name}.")
+    return os.environ.get(name, *default)
+
+
+OmegaConf.register_new_resolver("oc.env", _environment, replace=True)
 
 
 def help_text() -> str:
@@ -54,10 +76,16 @@ def help_text() -> str:
 
 def composed(overrides: list[str]) -> DictConfig:
     """The root config with overrides, whether or not a ``hydra.main`` application is running."""
-    if GlobalHydra.instance().is_initialized():
-        return compose("train", overrides)
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose("train", overrides)
+    try:
+        if GlobalHydra.instance().is_initialized():
+            return compose("train", overrides)
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            return compose("train", overrides)
+    except (HydraException, OmegaConfBaseException):  # some are ValueErrors or OSErrors, too
+        raise
+    except _NOT_HYDRAS_OWN as error:  # which it raises for options of a form that it does not expect
+        said = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        raise UserError(f"the options {' '.join(overrides)[:200]} cannot be read: {said}.") from error
 
 
 def groups_only(overrides: list[str]) -> list[str]:
@@ -120,7 +148,12 @@ def changed(cfg: DictConfig, overrides: list[str]) -> DictConfig:
             known = difflib.get_close_matches(name, _names(cfg), 1)
             raise UserError(f"there is no option {name}" + (f": did you mean {known[0]}?" if known else "."))
         usual = OmegaConf.select(cfg, name)
-        OmegaConf.update(cfg, name, OmegaConf.from_dotlist([f"v={value}"]).v)
+        try:
+            OmegaConf.update(cfg, name, OmegaConf.from_dotlist([f"v={value}"]).v)
+        except OmegaConfBaseException:
+            raise
+        except (*_NOT_HYDRAS_OWN, YAMLError) as error:
+            raise UserError(f"{text[:200]!r} cannot be read: write options as name=value.") from error
         problem = _mismatch(OmegaConf.select(cfg, name), usual)
         if problem:
             raise UserError(f"{text}: expected {problem}, such as {name}={_written(usual)}.")
@@ -136,14 +169,21 @@ def _names(cfg: DictConfig, prefix: str = "") -> list[str]:
     return names
 
 
+def _exists(text: str) -> bool:
+    try:
+        return Path(text).exists()
+    except (OSError, ValueError):  # longer than the name of any file
+        return False
+
+
 def arguments(argv: list[str], known: set[str]) -> tuple[dict[str, str], list[str], list[str]]:
     """Splits a command line into known ``name=value``, other ``name=value`` and positional words."""
     named: dict[str, str] = {}
     others, words = [], []
     for text in argv:
         name, equals, value = text.partition("=")
-        a_path = "/" in name and not (CONF / name).is_dir()  # and not a config group such as machine/hysteresis
-        if not equals or a_path or Path(text).exists():
+        a_path = "/" in name and name not in _GROUPS  # and not a config group such as machine/hysteresis
+        if not equals or a_path or _exists(text):
             words.append(text)
         elif name in known:
             named[name] = value

@@ -14,6 +14,8 @@ from revox_lightning.kernels import backend
 from revox_lightning.models.contract import Net
 from revox_lightning.stream import stream
 
+_NOT_PLAYED_ALONE = ("style", "proxy")  # tasks whose nets hear more than a signal: a reference, an effect's knobs
+
 
 def show(cfg: DictConfig) -> dict[str, Any]:
     """Prints the layers, parameters, receptive field, multiply-adds per sample and the measured real-time factor."""
@@ -35,9 +37,12 @@ def show(cfg: DictConfig) -> dict[str, Any]:
     )
     print(f"latency                {net.latency_samples} samples")
     print(f"multiply-adds/sample   {net.multiply_adds_per_sample:,}")
+    found = {"name": cfg.name, "task": cfg.task, "parameters": parameters}
+    if cfg.task in _NOT_PLAYED_ALONE:
+        return found
     factor = real_time_factor(net, rate_hz)
     print(f"real-time factor       {factor:.1f} x (this machine, {backend.threads()} threads, blocks of 4,096)")
-    return {"name": cfg.name, "task": cfg.task, "parameters": parameters, "real_time_factor": factor}
+    return found | {"real_time_factor": factor}
 
 
 def count(net: Net) -> int:

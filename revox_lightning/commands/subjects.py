@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -14,7 +13,7 @@ import numpy as np
 import torch
 from omegaconf import DictConfig
 
-from revox_lightning import audio, dsp, measure
+from revox_lightning import audio, dsp, measure, plain_files
 from revox_lightning import tape as tape_package
 from revox_lightning.commands import assemble
 from revox_lightning.commands.exits import log
@@ -227,7 +226,7 @@ def _layout(path: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = plain_files.read_json(path)
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read as a layout: write the measuring tape again.") from error
     return content if isinstance(content, dict) and "sections" in content else None

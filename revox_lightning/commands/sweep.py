@@ -18,9 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
-from revox_lightning.commands import settings
+from revox_lightning.commands import settings, sweep_file
 from revox_lightning.commands.exits import disk_faults, guarded, log
 from revox_lightning.commands.render import cores
 from revox_lightning.commands.rows import START
@@ -54,7 +53,8 @@ class Sweep:
 
     def __init__(self, path: Path, out: Path, seed: int) -> None:
         self.out, self.seed = out, seed
-        self.config, self.cap = _read(path)
+        self.path = path
+        self.config, self.cap = sweep_file.read(path)
         self.metric, self.goal = self.config["metric"]["name"], self.config["metric"]["goal"]
         self.trials = self._kept()
 
@@ -71,7 +71,7 @@ class Sweep:
     def draw(self) -> Trial | None:
         """The next trial of W&B's engine, None where a grid is through; the same seed draws the same, given the same
         results before it."""
-        engine = _engine()
+        engine = sweep_file.engine()
         number = len(self.trials)
         random.seed(1_000_003 * self.seed + number)
         np.random.seed((1_000_003 * self.seed + number) % 2**32)
@@ -90,7 +90,7 @@ class Sweep:
         if "early_terminate" not in self.config:
             return set()
         runs = [self._as_run(trial) for trial in self.trials]
-        return {int(run.name) for run in _engine().stop_runs(self.config, runs)}
+        return {int(run.name) for run in sweep_file.engine().stop_runs(self.config, runs)}
 
     def folder(self, trial: Trial) -> RunFolder:
         return RunFolder(self.out / f"{trial.number:03d}")
@@ -106,7 +106,7 @@ class Sweep:
         for chunk in command[command.index("${program}") + 1 :]:
             known = filled.get(chunk.strip("${}")) if chunk.startswith("${") else None
             words += known if known is not None else [chunk]
-        return [*words, "logger=csv", *more, f"run_dir={self.folder(trial).path}"]
+        return [*sweep_file.checked(words, self.path), "logger=csv", *more, f"run_dir={self.folder(trial).path}"]
 
     def history(self, trial: Trial) -> list[float]:
         """The metric, validation by validation."""
@@ -143,7 +143,7 @@ class Sweep:
         self.keep()
 
     def _as_run(self, trial: Trial) -> Any:
-        engine, history = _engine(), self.history(trial)
+        engine, history = sweep_file.engine(), self.history(trial)
         states = {_DONE: "finished", _STOPPED: "killed", _FAILED: "failed", _OPEN: "running"}
         best = (min if self.goal == "minimize" else max)(history, default=None)
         # The names of W&B's server, which every version of the engine takes.
@@ -153,13 +153,10 @@ class Sweep:
         return engine.SweepRun(name=str(trial.number), config=config, state=states[trial.state], **told)
 
     def _kept(self) -> list[Trial]:
-        path = self.out / "trials.json"
-        if not path.is_file():
-            return []
         try:
-            return [Trial(**one) for one in json.loads(path.read_text(encoding="utf-8"))]
-        except (OSError, ValueError, TypeError) as error:
-            raise UserError(f"{path} is damaged ({type(error).__name__}): choose another out=.") from error
+            return [Trial(**one) for one in sweep_file.kept(self.out / "trials.json")]
+        except TypeError as error:
+            raise UserError(f"{self.out / 'trials.json'} is damaged ({error}): choose another out=.") from error
 
 
 def sweep(argv: list[str]) -> Sweep:
@@ -238,38 +235,6 @@ def _wait(process: subprocess.Popen[bytes]) -> int:
     except subprocess.TimeoutExpired:
         process.kill()
         return process.wait()
-
-
-def _read(path: Path) -> tuple[dict[str, Any], int | None]:
-    """A sweep's config as W&B's schema has it, and its run_cap; raises UserError where W&B would refuse it."""
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"{path} cannot be read: {str(error).splitlines()[0]}.") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path} is no sweep file: it has no parameters.")
-    cap = content.pop("run_cap", None)  # which this engine's schema does not know
-    problems = _engine().schema_violations_from_proposed_config(content)
-    if not problems and "metric" not in content:
-        problems = ["it has no metric"]
-    if not problems and "${program}" not in content.get("command", ["${program}"]):
-        problems = ["its command has no ${program}"]
-    if problems:
-        said = problems[0].splitlines()[0]
-        raise UserError(f"{path} is no sweep file that W&B takes: {said.rstrip('.')}.")
-    from sweeps.config import fill_validate_schema
-
-    return dict(fill_validate_schema(content)), cap
-
-
-def _engine() -> Any:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # pydantic speaks of names that sweeps uses
-            import sweeps
-    except ImportError as error:
-        raise UserError("sweeps without a server need W&B's engine: pip install 'revox_lightning[sweep]'.") from error
-    return sweeps
 
 
 def _is_free(word: str) -> bool:

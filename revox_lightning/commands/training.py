@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import tempfile
 import warnings
 from pathlib import Path
 from typing import Any
@@ -10,10 +12,22 @@ import pytorch_lightning as pl
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import EarlyStopping
 
+from revox_lightning import distributed
 from revox_lightning.callbacks.checkpoints import AtomicCheckpointIO, BestAndLast
 from revox_lightning.callbacks.progress import EpochLines
 from revox_lightning.callbacks.records import MetricsCSV
-from revox_lightning.commands import assemble, generator_result, hybrid, loggers, portrait, result, style_result
+from revox_lightning.commands import (
+    assemble,
+    generator_result,
+    hybrid,
+    loggers,
+    portrait,
+    proxies,
+    proxy_result,
+    result,
+    status,
+    style_result,
+)
 from revox_lightning.commands.exits import log, set_up_logging
 from revox_lightning.commands.show import count
 from revox_lightning.data.inspect import Level
@@ -30,9 +44,14 @@ from revox_lightning.system import System
 
 
 def train(cfg: DictConfig, path: Path, resume: bool = False) -> dict[str, Any]:
-    """Trains one model and leaves its run folder; returns what stands in ``metrics.json``."""
-    if cfg.get("parts"):
-        return hybrid.train(cfg, path, resume, train)
+    """Trains one model and leaves its run folder, which says how it stands; returns what is in ``metrics.json``."""
+    if distributed.rank() > 0 and _together(cfg):
+        return _help(cfg, path, resume)
+    with status.kept(RunFolder(path)):
+        return hybrid.train(cfg, path, resume, train) if cfg.get("parts") else _train(cfg, path, resume)
+
+
+def _train(cfg: DictConfig, path: Path, resume: bool) -> dict[str, Any]:
     portrait.check(cfg)
     set_up_logging()  # again: Lightning set its own level when it was imported
     _quieten()
@@ -43,10 +62,12 @@ def train(cfg: DictConfig, path: Path, resume: bool = False) -> dict[str, Any]:
     best = BestAndLast(str(path / "checkpoints"), cfg.monitor)
     trainer = _trainer(cfg, folder, best)
     started = None if resume else assemble.take_over(cfg)
+    stand_ins = {} if resume else proxies.take_over(cfg)
     data = assemble.build_data(cfg)
     net = assemble.build_net(cfg)
     if started is not None:
         assemble.begin_with(net, started, cfg.start)
+    proxies.give(net, stand_ins)
     assemble.divide_threads(cfg, net)
     system = assemble.build_system(cfg, net)
     data.validate_segments = system.validates_segments
@@ -68,9 +89,36 @@ def train(cfg: DictConfig, path: Path, resume: bool = False) -> dict[str, Any]:
             return result.report(cfg, folder, data, system, filters, logger)
         if cfg.task == "style":
             return style_result.report(cfg, folder, data, system, logger)
+        if cfg.task == "proxy":
+            return proxy_result.report(cfg, folder, data, system, logger)
         return generator_result.report(cfg, folder, data, system, logger)
     finally:
         loggers.close(logger)
+
+
+def _together(cfg: DictConfig) -> bool:
+    """Whether several processes train this net."""
+    return cfg.trainer.devices not in (0, 1, "auto") or cfg.trainer.get("num_nodes", 1) > 1
+
+
+def _help(cfg: DictConfig, path: Path, resume: bool) -> dict[str, Any]:
+    """What every process but the first does of a training: its share of the batches; it leaves nothing."""
+    set_up_logging()
+    _quieten()
+    allocator.tune()
+    backend.choose(cfg.kernels)
+    cfg.logger.kind = "none"
+    folder = RunFolder(path)
+    with tempfile.TemporaryDirectory() as scratch:
+        trainer = _trainer(cfg, RunFolder(scratch), BestAndLast(scratch, cfg.monitor))
+        started = None if resume else assemble.take_over(cfg)  # which tells what the net is built by
+        data = assemble.build_data(cfg)
+        net = assemble.build_net(cfg)
+        del started
+        assemble.divide_threads(cfg, net)
+        system = assemble.build_system(cfg, net)
+        _fit(trainer, system, data, folder if resume and folder.last.exists() else None)
+    return {}
 
 
 def _linear_filters(
@@ -112,11 +160,17 @@ def _trainer(cfg: DictConfig, folder: RunFolder, best: BestAndLast) -> pl.Traine
         callbacks.append(MetricsCSV(str(folder.path)))
     if cfg.callbacks.early_stopping_patience is not None:
         callbacks.append(EarlyStopping(cfg.monitor, patience=cfg.callbacks.early_stopping_patience))
+    more: dict[str, Any] = {}
+    if _together(cfg):
+        devices, nodes = cfg.trainer.devices, cfg.trainer.get("num_nodes", 1)  # of runs of older versions
+        more["strategy"] = distributed.settled(devices, nodes, cfg.trainer.get("strategy", "auto"))
     return assemble.build(
         cfg.trainer,
+        **more,
+        use_distributed_sampler=False,  # the data knows its shares
         logger=False,
         callbacks=[*callbacks, best],
-        plugins=[AtomicCheckpointIO()],
+        plugins=[AtomicCheckpointIO(), *distributed.environment()],
         default_root_dir=str(folder.path),
         num_sanity_val_steps=0,
         reload_dataloaders_every_n_epochs=1,
@@ -135,7 +189,8 @@ def _fit(trainer: pl.Trainer, system: System, data: PairData, interrupted: RunFo
             system.on_load_checkpoint(content)
             return
         checkpoint = str(interrupted.last)
-    trainer.fit(system, data, ckpt_path=checkpoint, weights_only=True)
+    with contextlib.suppress(SystemExit):  # Lightning's answer to an interruption
+        trainer.fit(system, data, ckpt_path=checkpoint, weights_only=True)
     if trainer.interrupted:
         raise KeyboardInterrupt
 
@@ -148,5 +203,6 @@ def _quieten() -> None:
         ".*litlogger.*",
         ".*LeafSpec.*",
         ".*Checkpoint directory.*",
+        ".*sync_dist.*",
     ):
         warnings.filterwarnings("ignore", text)

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from revox_lightning import audio
+from revox_lightning import audio, plain_files
 from revox_lightning.commands import assemble, settings
 from revox_lightning.commands.exits import disk_faults, guarded, log, set_up_logging
 from revox_lightning.commands.usage import TRANSFER as USAGE
@@ -23,6 +23,7 @@ from revox_lightning.report import sounds_page, style_plots
 
 _HEARD_SECONDS = 60.0  # of either recording, by the encoder
 _SILENCE = 1e-6
+_LOUDEST_PEAK = 1000.0
 
 
 def transfer(argv: list[str]) -> None:
@@ -98,12 +99,15 @@ def _chosen(run: str, x: Tensor, rate_hz: int, reference: Tensor, reference_hz: 
 
 def _read_knobs(path: Path) -> tuple[Tensor, float]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        return effects.normalised(content["knobs"]), float(content["peak"])
+        content = plain_files.read_json(path)
+        peak = float(content["peak"])
+        if not 0 < peak <= _LOUDEST_PEAK:
+            raise ValueError(f"peak is {peak:g}: give a number above 0 and at most {_LOUDEST_PEAK:g}")
+        return effects.normalised(content["knobs"]), peak
     except FileNotFoundError as error:
         raise UserError(f"knobs={path}: there is no such file.") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"knobs={path} does not hold the knobs of a transfer: {error}.") from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
+        raise UserError(f"knobs={path} does not hold the knobs of a transfer: {str(error)[:200]}.") from error
 
 
 def _leave(p: Tensor, peak: float, rate_hz: int, target: Path) -> None:
@@ -122,6 +126,12 @@ def _leave(p: Tensor, peak: float, rate_hz: int, target: Path) -> None:
         f"release {1000 * knobs['release_seconds']:.0f} ms, "
         f"make-up {knobs['makeup_db']:+.1f} dB"
     )
+    if "drive_db" in knobs:
+        print(
+            f"tape        drive {knobs['drive_db']:.1f} dB, spacing {knobs['spacing_um']:.1f} um at 7.5 ips, "
+            f"wow {knobs['wow_percent']:.2f} % weighted, hiss {knobs['hiss_dbfs']:.0f} dB (A) "
+            f"where the programme peaks at {PEAK_DBFS:g} dBFS"
+        )
     print(f"Written: {target}, {target.with_suffix('.png')}")
     print(f"To change a knob, edit {beside}, then: revox transfer knobs={beside} IN OUT")
 

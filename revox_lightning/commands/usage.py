@@ -44,6 +44,7 @@ REPORT = "revox report outputs/FOLDER [outputs/OTHER ...] [out=report.html] [exc
 SWEEP = (
     "revox sweep sweeps/NAME.yaml [out=outputs/sweeps/NAME] [trials=20] [jobs=1] [seed=0] [trainer.max_epochs=4 ...]"
 )
+STATUS = "revox status [outputs/FOLDER ...]"
 SYNC = "revox sync outputs/NAME/TIME [outputs/NAME/OTHER ...]"
 DOCTOR = "revox doctor [--fix]"
 TRANSFER = "revox transfer run=outputs/NAME/TIME style=REFERENCE IN OUT, or revox transfer knobs=FILE.json IN OUT"

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from revox_lightning import audio
+from revox_lightning import audio, plain_files
 from revox_lightning.data import performer, speech
 from revox_lightning.errors import UserError
 from revox_lightning.files import write_atomically
@@ -74,14 +74,26 @@ def read(folder: Path) -> dict[str, Any]:
     """What bench.json says, after every file was compared with it; raises UserError where one is missing or another."""
     path = folder / _LIST
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = plain_files.read_json(path)
         files = dict(content["files"])
+        dict(content["noise"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} cannot be read: write the bench with revox bench {folder}.") from error
     for name, expected in files.items():
-        if not (folder / name).is_file() or sha256(folder / name) != expected:
-            raise UserError(f"{folder / name} is missing or changed: write the bench anew with revox bench {folder}.")
+        if not _is(folder, name, expected):
+            raise UserError(
+                f"{str(folder / name)[:300]} is missing or changed: write the bench anew with revox bench {folder}."
+            )
     return content
+
+
+def _is(folder: Path, name: str, expected: Any) -> bool:
+    """Whether a file is there, in the folder and not beside it, and has this SHA-256."""
+    try:
+        path = (folder / name).resolve()
+        return path.is_relative_to(folder.resolve()) and path.is_file() and sha256(path) == expected
+    except (OSError, ValueError):  # of names that no file can have
+        return False
 
 
 def frozen() -> dict[str, str]:

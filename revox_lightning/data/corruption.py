@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from revox_lightning.dsp import biquads, dynamics
+from revox_lightning.dsp import biquads, dynamics, effects, tape_effect
 from revox_lightning.dsp.time_stretch import shifted, stretched
 
 PEAK_DBFS = -12.0
 _HALL_DB = 24.0  # no further band where the gains together reach this
 _FADE_SECONDS = 0.05
 _SILENCE = 1e-7
+_TAPE_KNOBS = [knob.name for knob in effects.TAPE]
 
 
 class Corruption:
@@ -26,12 +27,14 @@ class Corruption:
     With ``augment`` every other recording is first played up to 2 semitones higher or lower and up to a fifth faster or
     slower. Input: an equaliser (in 3 of 4), an expander (in 1 of 10). Target: another equaliser (3 of 4), a compressor
     (3 of 4). ``paper_exact`` keeps a slip of the authors' code: the target's level before its compressor is not set.
+    With ``chain`` tape the target is then played by a tape (3 of 4), whose knobs (4,) between 0 and 1 are told as a
+    third.
     """
 
-    def __init__(self, sample_rate_hz: int, paper_exact: bool = False) -> None:
-        self.sample_rate_hz, self._paper_exact = sample_rate_hz, paper_exact
+    def __init__(self, sample_rate_hz: int, paper_exact: bool = False, chain: str = "studio") -> None:
+        self.sample_rate_hz, self._paper_exact, self._taped = sample_rate_hz, paper_exact, chain == "tape"
 
-    def __call__(self, x: np.ndarray, rng: np.random.Generator, augment: bool) -> tuple[np.ndarray, np.ndarray]:
+    def __call__(self, x: np.ndarray, rng: np.random.Generator, augment: bool) -> tuple[np.ndarray, ...]:
         x = at_peak(x)
         if augment and rng.random() < 0.5:
             x = shifted(x, self.sample_rate_hz, rng.uniform(-200, 200))
@@ -46,7 +49,12 @@ class Corruption:
             wanted = wanted if self._paper_exact else at_peak(wanted)
         if rng.random() < 0.75:
             wanted = compressed(wanted, self.sample_rate_hz, rng)
-        return tuple(at_peak(self._faded(part)) for part in (heard, wanted))  # type: ignore[return-value]
+        if not self._taped:
+            return tuple(at_peak(self._faded(part)) for part in (heard, wanted))
+        knobs = np.zeros(len(effects.TAPE))
+        if rng.random() < 0.75:
+            wanted, knobs = taped(wanted, self.sample_rate_hz, rng)
+        return *(at_peak(self._faded(part)) for part in (heard, wanted)), knobs
 
     def _faded(self, x: np.ndarray) -> np.ndarray:
         ramp = np.linspace(0, 1, max(min(round(_FADE_SECONDS * self.sample_rate_hz), x.size // 2), 1))
@@ -103,6 +111,22 @@ def expanded(x: np.ndarray, sample_rate_hz: int, rng: np.random.Generator) -> np
         "attack_seconds": attack, "release_seconds": attack + rng.uniform(0, 0.2), "makeup_db": rng.uniform(0, 6),
     }  # fmt: skip
     return dynamics.compressor_exactly(x[None], sample_rate_hz, **how, expander=True)[0]
+
+
+def taped(x: np.ndarray, sample_rate_hz: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """x (time,) from a tape as chance has it, and its knobs (4,) between 0 and 1; small wow is the more likely.
+
+    The hiss is as told below a programme whose peak is -12 dBFS.
+    """
+    p, seed = rng.random(len(effects.TAPE)), int(rng.integers(2**31))
+    p[_TAPE_KNOBS.index("wow_percent")] **= 2
+    if np.abs(x).max(initial=0.0) < _SILENCE:
+        return x, np.zeros_like(p)
+    silent = np.where(np.array(_TAPE_KNOBS) == "hiss_dbfs", 0, p)
+    y = effects.taped(torch.from_numpy(x)[None, None], torch.from_numpy(silent)[None], sample_rate_hz, seed)
+    y = torch.from_numpy(at_peak(y.numpy()))
+    told = effects.denormalised(torch.from_numpy(p)[None], effects.TAPE)["hiss_dbfs"]
+    return tape_effect.hissing(y, sample_rate_hz, told, seed)[0, 0].numpy(), p
 
 
 def _as_long(x: np.ndarray, samples: int) -> np.ndarray:

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Subset
 
 from revox_lightning import audio
 from revox_lightning.data import inspect, resampling, trajectories
@@ -45,8 +45,8 @@ class PairData(pl.LightningDataModule):
     would. With ``test_only`` takes that name no split are all scored. ``trajectory`` says what is made of a delay that
     wanders (trajectories.apply); ``train_seconds`` of the training split are learned from, the first part of every take
     alike; ``unpaired`` draws the wet segments of training from other places than the dry ones; ``corruption`` makes
-    both of the dry one. ``validate_segments`` makes validation batches like those of training, of segments one after
-    another. Raises UserError for data that cannot be used.
+    both of the dry one, and may tell knobs as a third. ``validate_segments`` makes validation batches like those of
+    training, of segments one after another. Raises UserError for data that cannot be used.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class PairData(pl.LightningDataModule):
         trajectory: str | None = None,
         train_seconds: float | None = None,
         unpaired: bool = False,
-        corruption: Callable[..., tuple[np.ndarray, np.ndarray]] | None = None,
+        corruption: Callable[..., tuple[np.ndarray, ...]] | None = None,
         memory_mb: float = 1024.0,
         cache_dir: str = "outputs/cache",
         seed: int = 0,
@@ -145,18 +145,28 @@ class PairData(pl.LightningDataModule):
         self, takes: list[Take], batches: list[list[tuple[Place, Place]]], epoch: int | None = None
     ) -> DataLoader:
         pairs = None if self._corruption is None else functools.partial(self._corrupted, epoch)
-        segments = Segments(takes, self._read, self._warmup + self._segment, pairs)
+        rank, processes = self._process if epoch is not None else (0, 1)
+        segments = Segments(takes, self._read, self._warmup + self._segment, pairs, rank, processes)
         return DataLoader(segments, batch_sampler=batches, collate_fn=as_it_is)  # type: ignore[arg-type]
 
-    def _corrupted(self, epoch: int | None, x: torch.Tensor, place: Place) -> tuple[torch.Tensor, torch.Tensor]:
-        """Input and target of a segment, the same for the same place; in training another every epoch."""
+    def _corrupted(self, epoch: int | None, x: torch.Tensor, place: Place) -> tuple[torch.Tensor, ...]:
+        """Input, target and knobs of a segment, the same for the same place; in training others every epoch."""
         assert self._corruption is not None
         told = [self.seed, *map(abs, place), *([] if epoch is None else [1 + epoch])]
         made = self._corruption(x[0].double().numpy(), np.random.default_rng(told), epoch is not None)
-        dry, wet = (torch.from_numpy(part).float()[None] for part in made)
-        return dry, wet
+        dry, wet, *told = (torch.from_numpy(part).float() for part in made)
+        return dry[None], wet[None], told[0] if told else torch.zeros(0)
+
+    @property
+    def _process(self) -> tuple[int, int]:
+        """Which of how many processes that train together this is."""
+        return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
 
     def val_dataloader(self) -> DataLoader:
+        """Validation is the first process's; the others are given one chunk, and wait."""
+        if self._process[0] > 0:
+            first = Subset(Chunks(self.takes("val"), self._read, self._chunk, self._lead), [0])
+            return DataLoader(first, batch_size=None)
         return self.segments("val") if self.validate_segments else self.chunks("val")
 
     def segments(self, split: str) -> DataLoader:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import csv
-import json
 import logging
 import math
 from pathlib import Path
 
-from revox_lightning import audio
+from revox_lightning import audio, plain_files
 from revox_lightning.data.takes import SPLITS, Take
 from revox_lightning.errors import UserError
 
@@ -79,10 +78,13 @@ class Recordings:
     def _manifest(self, path: Path, delay_samples: int) -> list[Take]:
         if not path.is_file():
             raise UserError(f"data.manifest={path}: there is no such file.")
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            table = csv.DictReader(file)
-            columns = list(table.fieldnames or [])
-            rows = list(table)
+        try:
+            with open(path, newline="", encoding="utf-8-sig") as file:
+                table = csv.DictReader(file)
+                columns = list(table.fieldnames or [])
+                rows = list(table)
+        except (OSError, UnicodeDecodeError, csv.Error) as error:
+            raise UserError(f"{path} cannot be read as a manifest ({str(error)[:100]}): write it as CSV.") from error
         if not {"dry", "wet"} <= set(columns) or not rows:
             raise UserError(f"{path}: a manifest needs the columns dry and wet and at least one row below them.")
         self.knobs = tuple(name for name in columns if name not in _COLUMNS)
@@ -96,7 +98,7 @@ class Recordings:
             except ValueError:
                 value = math.nan
             if value is not None and not math.isfinite(value):
-                raise UserError(f"{place}: {name} is {text!r} and should be a number.")
+                raise UserError(f"{place}: {name[:50]} is {text[:50]!r} and should be a number.")
             return value
 
         if not row.get("dry") or not row.get("wet"):
@@ -104,12 +106,12 @@ class Recordings:
 
         split = (row.get("split") or "").strip() or None
         if split is not None and split not in SPLITS:
-            raise UserError(f"{place}: split is {split!r}; write train, val or test, or leave it empty.")
+            raise UserError(f"{place}: split is {split[:50]!r}; write train, val or test, or leave it empty.")
         knobs = []
         for name in self.knobs:
             value = number(name)
             if value is None:
-                raise UserError(f"{place}: the knob {name} has no value.")
+                raise UserError(f"{place}: the knob {name[:50]} has no value.")
             knobs.append(value)
         delay = number("delay_samples")
         take = pair(folder / row["dry"], folder / row["wet"], split, delay_samples if delay is None else round(delay))
@@ -130,7 +132,10 @@ class Recordings:
 
 def pair(dry: Path, wet: Path, split: str | None, delay: int, controls: tuple[float, ...] = ()) -> Take:
     """One pair over its whole common length; raises UserError where the two cannot belong together."""
-    dry, wet = dry.resolve(), wet.resolve()  # one file has one name, or a split could leak into another
+    try:
+        dry, wet = dry.resolve(), wet.resolve()  # one file has one name, or a split could leak into another
+    except (OSError, ValueError, RuntimeError) as error:
+        raise UserError(f"{dry} or {wet} cannot be the name of a file ({error}): check both.") from error
     a, b = audio.info(dry), audio.info(wet)
     if a.sample_rate_hz != b.sample_rate_hz:
         raise UserError(
@@ -162,9 +167,12 @@ def _floor(root: Path) -> list[float | None] | None:
     if path is None:
         return None
     try:
-        powers = json.loads(path.read_text(encoding="utf-8"))["mean_square"]
-        return [None if power is None else float(power) for power in powers]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        powers = plain_files.read_json(path)["mean_square"]
+        found = [None if power is None else float(power) for power in powers]
+        if not all(power is None or 0 <= power < math.inf for power in found):
+            raise ValueError("a power is no number of 0 or more")
+        return found
+    except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
         raise UserError(f"{path} is damaged ({type(error).__name__}): run revox align again, or remove it.") from error
 
 

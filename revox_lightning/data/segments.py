@@ -19,16 +19,24 @@ Place = tuple[int, int]  # the index of a take, and a position in its dry file
 class Segments(Dataset):
     """Training segments, fetched a batch at a time: dicts ``dry, wet (batch, channel, time), controls``.
 
-    A batch is asked for as pairs of places: where dry and controls come from, and where wet does. With ``pairs`` both
-    are made of the dry file's segment and its place.
+    A batch is asked for as pairs of places: where dry and controls come from, and where wet does. With ``pairs`` all
+    three are made of the dry file's segment and its place. Of several ``processes`` each gets its share of the batch,
+    and beside it as ``whole`` the size of that.
     """
 
     takes: list[Take]
     read: Reader
     frames: int
-    pairs: Callable[[torch.Tensor, Place], tuple[torch.Tensor, torch.Tensor]] | None = None
+    pairs: Callable[[torch.Tensor, Place], tuple[torch.Tensor, ...]] | None = None
+    rank: int = 0
+    processes: int = 1
 
     def __getitems__(self, places: Sequence[tuple[Place, Place]]) -> dict[str, Any]:
+        if self.processes == 1:
+            return self._batch(places)
+        return self._batch(share(places, self.rank, self.processes)) | {"whole": len(places)}
+
+    def _batch(self, places: Sequence[tuple[Place, Place]]) -> dict[str, Any]:
         if self.pairs is not None:
             return self._made([place for place, _ in places])
         dry = [self.read(self.takes[index].dry, start, self.frames) for (index, start), _ in places]
@@ -44,8 +52,20 @@ class Segments(Dataset):
             self.pairs(self.read(self.takes[index].dry, start, self.frames), (index, start))  # type: ignore[misc]
             for index, start in places
         ]
-        dry, wet = (torch.stack(part) for part in zip(*made, strict=True))
-        return {"dry": dry, "wet": wet, "controls": torch.zeros(len(places), 0)}
+        dry, wet, controls = (torch.stack(part) for part in zip(*made, strict=True))
+        return {"dry": dry, "wet": wet, "controls": controls}
+
+
+def share(places: Sequence[Any], rank: int, processes: int) -> list[Any]:
+    """What one of several processes takes of a batch: equally many each, in order, the last place again where they end.
+
+    One after another the shares are the batch and, at its end, what was repeated.
+
+    >>> [share("abcde", rank, 2) for rank in range(2)]
+    [['a', 'b', 'c'], ['d', 'e', 'e']]
+    """
+    rows = -(-len(places) // processes)
+    return [places[min(i, len(places) - 1)] for i in range(rank * rows, (rank + 1) * rows)]
 
 
 def _controls(take: Take, start: int, frames: int) -> torch.Tensor:

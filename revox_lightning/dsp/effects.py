@@ -1,7 +1,8 @@
 """The chain of a production style: six equaliser sections, then a compressor, told by 24 numbers between 0 and 1.
 
 C. J. Steinmetz, N. J. Bryan, J. D. Reiss, "Style transfer of audio effects with differentiable signal processing",
-JAES 70(9), 2022, section 2: the same order, ranges and units.
+JAES 70(9), 2022, section 2: the same order, ranges and units. Four more numbers, which the paper has not, put a tape
+machine behind it.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from revox_lightning.dsp import biquads, dynamics
+from revox_lightning.dsp import biquads, dynamics, tape_effect
 
 _HIGHEST = 0.49  # of the sample rate, that a section is placed at
 
@@ -54,21 +55,32 @@ COMPRESSOR = (
     Parameter("makeup_db", "dB", -48.0, 48.0),
 )
 PARAMETERS = EQUALISER + COMPRESSOR
+TAPE = (
+    Parameter("drive_db", "dB", 0.0, 6.0),
+    Parameter("spacing_um", "\N{MICRO SIGN}m", 0.0, 10.0),
+    Parameter("wow_percent", "%", 0.0, 1.0),
+    Parameter("hiss_dbfs", "dBFS", tape_effect.QUIETEST_DBFS, -40.0),
+)
+CHAINS = {"studio": PARAMETERS, "tape": PARAMETERS + TAPE}
 
 
-def denormalised(p: Tensor, parameters: Sequence[Parameter] = PARAMETERS) -> dict[str, Tensor]:
-    """The knobs (batch,) in their units, of p (batch, knobs) between 0 and 1.
+def denormalised(p: Tensor, parameters: Sequence[Parameter] | None = None) -> dict[str, Tensor]:
+    """The knobs (batch,) in their units, of p (batch, knobs) between 0 and 1; by default those of the chain so long.
 
     >>> denormalised(torch.full((1, 24), 0.5))["threshold_db"]
     tensor([-40.])
     """
+    parameters = parameters or CHAINS["tape"][: p.shape[1]]
     return {knob.name: knob.low + p[:, n] * (knob.high - knob.low) for n, knob in enumerate(parameters)}
 
 
-def normalised(values: Mapping[str, float], parameters: Sequence[Parameter] = PARAMETERS) -> Tensor:
-    """p (1, knobs) of knobs in their units. Raises ValueError for a knob that is missing or out of its range."""
+def normalised(values: Mapping[str, float], parameters: Sequence[Parameter] | None = None) -> Tensor:
+    """p (1, knobs) of knobs in their units, by default with those of a tape where one is told.
+
+    Raises ValueError for a knob that is missing or out of its range.
+    """
     p = []
-    for knob in parameters:
+    for knob in parameters or CHAINS["tape" if any(knob.name in values for knob in TAPE) else "studio"]:
         value = values.get(knob.name)
         if value is None or not knob.low <= value <= knob.high:
             raise ValueError(f"{knob.name} is {value}: give a number from {knob.low:g} to {knob.high:g}")
@@ -96,22 +108,28 @@ def compressed(x: Tensor, p: Tensor, sample_rate_hz: float) -> Tensor:
     return dynamics.compressor(x, sample_rate_hz, *denormalised(p, COMPRESSOR).values())
 
 
+def taped(x: Tensor, p: Tensor, sample_rate_hz: float, seed: int = 0) -> Tensor:
+    """x (batch, channels, time) through the tape, p (batch, 4), with the hiss and wow of a seed; differentiable."""
+    return tape_effect.taped(x, sample_rate_hz, *denormalised(p, TAPE).values(), seed=seed)
+
+
 def render(x: Tensor, p: Tensor, sample_rate_hz: float) -> Tensor:
-    """x (batch, channels, time) through the chain, p (batch, 24); differentiable in both."""
-    n = len(EQUALISER)
-    return compressed(equalised(x, p[:, :n], sample_rate_hz), p[:, n:], sample_rate_hz)
+    """x (batch, channels, time) through the chain, p (batch, 24, or 28 with a tape); differentiable in both."""
+    n, knobs = len(EQUALISER), len(PARAMETERS)
+    y = compressed(equalised(x, p[:, :n], sample_rate_hz), p[:, n:knobs], sample_rate_hz)
+    return taped(y, p[:, knobs:], sample_rate_hz) if p.shape[1] > knobs else y
 
 
 def render_exactly(x: Tensor, p: Tensor, sample_rate_hz: float) -> Tensor:
     """The same sample by sample in double precision, without gradients."""
-    rows = [
-        _row(one.numpy(), q[None], sample_rate_hz) for one, q in zip(x.detach().cpu(), p.detach().cpu(), strict=True)
-    ]
-    return torch.from_numpy(np.stack(rows)).to(x)
+    like, x, p = x, x.detach().cpu(), p.detach().cpu()
+    rows = [_row(one.numpy(), q[None], sample_rate_hz) for one, q in zip(x, p, strict=True)]
+    y, knobs = torch.from_numpy(np.stack(rows)), len(PARAMETERS)
+    return (taped(y, p[:, knobs:].double(), sample_rate_hz) if p.shape[1] > knobs else y).to(like)
 
 
 def _row(x: np.ndarray, p: Tensor, sample_rate_hz: float) -> np.ndarray:
     p = p.double()
     y = biquads.filtered_exactly(x, sections(p, sample_rate_hz)[0].numpy())
-    knobs = denormalised(p[:, len(EQUALISER) :], COMPRESSOR)
+    knobs = denormalised(p[:, len(EQUALISER) : len(PARAMETERS)], COMPRESSOR)
     return dynamics.compressor_exactly(y, sample_rate_hz, *(float(value) for value in knobs.values()))

@@ -1,6 +1,5 @@
 """Weights in JSON files written by other programs: read and checked, so that a bad file is one sentence."""
 
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from revox_lightning import plain_files
 from revox_lightning.errors import UserError
 
 _LARGEST_BYTES = 256 * 2**20
@@ -19,11 +19,7 @@ _LONGEST_SAMPLES = 2**22  # of memory: a minute and a half
 def read_object(path: str | Path, *keys: str) -> dict[str, Any]:
     """The JSON object in `path`; raises UserError when it cannot be read, is no object or lacks one of `keys`."""
     try:
-        if Path(path).stat().st_size > _LARGEST_BYTES:
-            raise UserError(f"{path} is larger than {_LARGEST_BYTES // 2**20} MB: that is no model file of this kind")
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-    except RecursionError as error:
-        raise UserError(f"{path} is nested too deeply for a model file") from error
+        content = plain_files.read_json(Path(path), _LARGEST_BYTES)
     except OSError as error:
         raise UserError(f"cannot read the model file {path}: {error.strerror}") from error
     except ValueError as error:

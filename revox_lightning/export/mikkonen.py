@@ -13,6 +13,7 @@ from revox_lightning.models.delayed import Delayed
 from revox_lightning.models.recurrent import Recurrent
 
 PREROLL_SAMPLES = 1024  # of silence, by which the authors' player settles a net
+_LARGEST_BYTES = 256 * 2**20
 _NAMES = {"GRU": "rec", "output": "lin"}
 
 
@@ -34,7 +35,8 @@ def load(path: str | Path, name: str, max_delay_samples: int = 8192) -> Recurren
     if model not in ("GRU", "DiffDelGRU"):
         raise UserError(f"{path}: {name} is a {model}, and only a GRU or a DiffDelGRU loads")
     with torch.device("meta"):  # sizes without memory: a wrong one shows before anything is allocated
-        hidden = found["rec.weight_hh_l0"].shape[-1] if "rec.weight_hh_l0" in found else 1
+        recurrent = found.get("rec.weight_hh_l0")
+        hidden = max(recurrent.shape[-1], 1) if recurrent is not None and recurrent.ndim == 2 else 1
         net = Recurrent("gru", hidden, skip=False, bias=model == "GRU", preroll_samples=PREROLL_SAMPLES)
     expected = {key: tuple(weight.shape) for key, weight in net.state_dict().items()}
     shapes = {key: tuple(weight.shape) for key, weight in found.items()}
@@ -45,17 +47,23 @@ def load(path: str | Path, name: str, max_delay_samples: int = 8192) -> Recurren
     return (net if model == "GRU" else Delayed(net, DelayLine(max_delay_samples))).eval()
 
 
-def _read(path: str | Path) -> dict[str, dict[str, Tensor]]:
-    """All weights of a file, by net and by the names of `Recurrent`."""
+def arrays(path: str | Path) -> dict[str, np.ndarray]:
+    """The arrays of an .npz file by name. Raises UserError for another file, and for one larger than any net."""
     try:
         with open(path, "rb") as file, np.load(file) as content:  # a damaged file is closed, too
-            arrays = {key: np.asarray(content[key]) for key in content.files}
+            if sum(part.file_size for part in content.zip.infolist()) > _LARGEST_BYTES:  # as it says itself, unpacked
+                raise ValueError("it is too large")
+            return {key: np.asarray(content[key]) for key in content.files}
     except OSError as error:
         raise UserError(f"cannot read the model file {path}: {error.strerror or 'it is no .npz file'}") from error
     except Exception as error:
         raise UserError(f"{path} is not an .npz file of weights ({type(error).__name__})") from error
+
+
+def _read(path: str | Path) -> dict[str, dict[str, Tensor]]:
+    """All weights of a file, by net and by the names of `Recurrent`."""
     nets: dict[str, dict[str, Tensor]] = {}
-    for key, values in arrays.items():
+    for key, values in arrays(path).items():
         matched = re.fullmatch(r"([^/]+)/(\w+)\.(\w+)", key)
         if matched is None or values.dtype.kind != "f" or not np.isfinite(values).all():
             raise UserError(

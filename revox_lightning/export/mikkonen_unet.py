@@ -3,11 +3,11 @@
 import re
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from revox_lightning.errors import UserError
+from revox_lightning.export import mikkonen
 from revox_lightning.models.unet_1d import UNet1d
 
 _NAMES = (
@@ -35,20 +35,19 @@ def load(path: str | Path, factors: tuple[int, ...] | None = None) -> UNet1d:
     `factors` of the levels' rates stand in no file; None: those of the published nets, by the number of levels.
     """
     try:
-        with np.load(path) as content:
-            arrays = {name: torch.from_numpy(np.asarray(content[name])) for name in content.files}
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read as the weights of a U-Net: {error}.") from error
+        arrays = {name: torch.from_numpy(values) for name, values in mikkonen.arrays(path).items()}
+    except (TypeError, UserError) as error:
+        raise UserError(f"{path} cannot be read as the weights of a U-Net: {str(error)[:300]}.") from error
     levels = sum(bool(re.fullmatch(r"downs\.\d+\.0\.first_conv\.1\.weight", name)) for name in arrays)
     if levels < 2 or "embedding.MLP.0.bias" not in arrays:
         raise UserError(f"{path} holds no weights of a published U-Net: it lacks downs.*.0.first_conv.1.weight.")
-    widths = [arrays[f"downs.{i}.0.first_conv.1.weight"].shape[0] for i in range(levels)]
     if factors is None:
         factors = (2, 2, 4, 4) if levels == 4 else (4,) * levels
-    net = UNet1d(widths, factors, arrays["embedding.MLP.0.bias"].numel())
     try:
+        widths = [len(arrays[f"downs.{i}.0.first_conv.1.weight"]) for i in range(levels)]
+        net = UNet1d(widths, factors, arrays["embedding.MLP.0.bias"].numel())
         net.load_state_dict(renamed(arrays, levels))
-    except RuntimeError as error:
+    except (RuntimeError, LookupError, TypeError, ValueError) as error:
         what = str(error).splitlines()[1:2]
         raise UserError(f"{path} does not fit a U-Net of {levels} levels: {' '.join(what).strip()}") from error
     return net.eval()
@@ -66,7 +65,8 @@ def renamed(arrays: dict[str, Tensor], levels: int) -> dict[str, Tensor]:
                 break
         else:
             raise UserError(f"the weights hold {name}, which no published U-Net has.")
-    weights["embed.frequency"] = weights["embed.frequency"].flatten()
+    if "embed.frequency" in weights:
+        weights["embed.frequency"] = weights["embed.frequency"].flatten()
     return weights
 
 

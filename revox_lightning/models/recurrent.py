@@ -1,5 +1,7 @@
 """Wright, Damskägg & Välimäki, "Real-time black-box modelling with recurrent neural networks", DAFx 2019."""
 
+import operator
+
 import torch
 from torch import Tensor, nn
 
@@ -48,7 +50,7 @@ class Recurrent(nn.Module):
             raise UserError(f"unknown recurrent unit {unit!r}: choose one of {', '.join(UNITS)}")
         self.unit, self.skip, self.preroll_samples = unit, skip, preroll_samples
         self.channels, self.controls, self.side_channels = channels, controls, side_channels
-        self.rec = UNITS[unit](channels + side_channels + controls, hidden, layers)
+        self.rec = UNITS[unit](channels + side_channels + controls, hidden, operator.index(layers))  # true is one
         self.lin = nn.Linear(hidden, channels, bias=bias)
         parts = (2 if unit == "lstm" else 1) * initial_state
         self.initial = nn.ParameterList(torch.zeros(layers, 1, hidden) for _ in range(parts))

@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from revox_lightning import plain_files
 from revox_lightning.errors import UserError
 from revox_lightning.files import write_atomically
 from revox_lightning.measure.figures import FIGURES, Figure, bounds, lookup
@@ -98,7 +99,7 @@ def write_table(sheets: Sheets, path: Path) -> None:
 def read_json(path: Path) -> Sheets:
     """What ``write_json`` wrote; raises UserError where the file is no data sheet."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = plain_files.read_json(path)
         listed = content.get("sheets", [content])
         return [(str(sheet.get("name") or path.parent.name), sheet) for sheet in listed if sheet["kind"]]
     except (OSError, ValueError, AttributeError, KeyError, TypeError) as error:

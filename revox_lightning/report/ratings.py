@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import scipy.stats
 
+from revox_lightning import plain_files
 from revox_lightning.errors import UserError
 
 FORMAT = "revox listening test 1"
@@ -135,8 +135,8 @@ def _session(path: Path) -> Session:
     if path.stat().st_size > _MOST_BYTES:
         raise ValueError("it is far too large for a result")
     try:
-        content = json.loads(path.read_bytes().decode("utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        content = plain_files.read_json(path, _MOST_BYTES)
+    except ValueError as error:
         raise ValueError("it is not JSON, or was cut off") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise ValueError("it is not the result of a listening test")

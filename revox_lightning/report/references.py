@@ -14,6 +14,7 @@ from revox_lightning.errors import UserError
 from revox_lightning.metrics import EffectMetrics
 from revox_lightning.models.contract import Net
 from revox_lightning.models.fir import FIR
+from revox_lightning.runs import load_tensors
 from revox_lightning.scorer import score
 
 
@@ -59,14 +60,16 @@ def save_filters(filters: dict[str, FIR], path: Path) -> None:
 def load_filters(path: Path) -> dict[str, FIR]:
     """What ``save_filters`` kept; raises UserError where it is missing or damaged."""
     try:
-        content = torch.load(path, weights_only=True)
+        content = load_tensors(path)
+        filters = {}
+        for name, kept in content.items():
+            fir = FIR(kept["h"].shape[-1], kept["lookahead"], channels=kept["h"].shape[0])
+            fir.load(kept["h"])
+            filters[str(name)] = fir.eval()
     except Exception as error:
-        raise UserError(f"{path} cannot be read: the run's folder is damaged or its training did not start.") from error
-    filters = {}
-    for name, kept in content.items():
-        fir = FIR(kept["h"].shape[-1], kept["lookahead"], channels=kept["h"].shape[0])
-        fir.load(kept["h"])
-        filters[name] = fir.eval()
+        raise UserError(
+            f"{path} holds no linear filters: the run's folder is damaged or its training did not start."
+        ) from error
     return filters
 
 
