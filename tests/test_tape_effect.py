@@ -146,9 +146,7 @@ def test_a_corruption_tells_the_tape_it_has_drawn():
         assert np.abs(wanted).max() == pytest.approx(10 ** (corruption.PEAK_DBFS / 20))
         if told[3] > 0.45:  # what remains in the silence, above what the equalisers ring on
             wanted_dbfs = -100 + 60 * told[3] - 0.7
-            assert noise_level_dbfs(wanted[30_000:46_000], 24_000, "a") == pytest.approx(
-                wanted_dbfs, abs=1.5
-            )
+            assert noise_level_dbfs(wanted[30_000:46_000], 24_000, "a") == pytest.approx(wanted_dbfs, abs=1.5)
 
 
 def test_a_net_with_a_tape_learns_what_it_was_told():

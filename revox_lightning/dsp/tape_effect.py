@@ -138,11 +138,11 @@ def _hiss_period(channels: int, seconds: int, sample_rate_hz: float, seed: int) 
     parts[: round(HISS_HZ[0] * seconds)] = 0
     spectrum = np.zeros((channels, size // 2 + 1), complex)
     spectrum[:, 1 : lines + 1] = (parts[..., 0] + 1j * parts[..., 1]).T
-    return size * math.sqrt(_hiss_density() / (4 * seconds)) * np.fft.irfft(spectrum, size)
+    return size * math.sqrt(hiss_density() / (4 * seconds)) * np.fft.irfft(spectrum, size)
 
 
 @lru_cache
-def _hiss_density() -> float:
+def hiss_density() -> float:
     """Power in a hertz of white noise whose A-weighted rms is that of a full-scale sine."""
     hz = np.arange(*HISS_HZ)
     return 0.5 / float(np.sum(a_weighting(hz) ** 2))
