@@ -123,6 +123,8 @@ class System(pl.LightningModule):
                 group["lr"] = scheduler.eta_min + (base - scheduler.eta_min) * fall
 
     def on_train_epoch_start(self) -> None:
+        if hasattr(self.objective, "begin_epoch"):
+            self.objective.begin_epoch(self.current_epoch, self.trainer.max_epochs)
         self._mark = time.monotonic()
         self._sums: dict[str, Tensor] = {}  # of the terms, over the segments of the epoch
         self._segments = 0

@@ -9,12 +9,13 @@ import torch
 from revox_lightning import audio
 from revox_lightning.commands import assemble, settings, transfer
 from revox_lightning.commands.exits import guarded
-from revox_lightning.data import corruption, dry
+from revox_lightning.data import corruption, dry, performer
 from revox_lightning.data.takes import Take
-from revox_lightning.dsp import effects
+from revox_lightning.dsp import effects, style_bands
+from revox_lightning.dsp.loudness import Loudness, loudness
 from revox_lightning.dsp.time_stretch import shifted, stretched
 from revox_lightning.errors import UserError
-from revox_lightning.models import effect_tcn, style_encoder, style_transfer
+from revox_lightning.models import effect_tcn, style_controller, style_encoder, style_transfer
 from revox_lightning.objectives.style import StyleTransferObjective
 
 RATE_HZ = 24_000
@@ -30,7 +31,7 @@ def test_encoder_and_controller_have_their_published_sizes():
     with torch.inference_mode():
         embedding = encoder.eval()(noise(2, 20_000))
     assert embedding.shape == (2, 1024) and torch.allclose(embedding.norm(dim=1), torch.ones(2))
-    assert sum(p.numel() for p in style_transfer.Controller(1024).parameters()) == 596_504
+    assert sum(p.numel() for p in style_controller.Controller(1024).parameters()) == 596_504
 
 
 def test_nets_in_the_place_of_effects_have_their_published_sizes():
@@ -74,22 +75,98 @@ def test_perturbation_finds_the_gradient_in_the_mean():
 
 
 def test_the_bands_cover_the_spectrum_once():
-    bands = style_encoder._bands(96)
+    bands = style_bands.bands(96)
     assert torch.allclose(bands.sum(0), torch.ones(96)) and ((bands > 0).sum(1) <= 2).all()
     assert (bands > 0).any(1)[:-1].all()
 
 
-def test_gradients_reach_every_weight():
+def corrupted(number=2, samples=40_000):
+    """A batch of two halves each, as the data hands it over."""
+    make = corruption.Corruption(RATE_HZ)
+    made = [make(noise(samples, seed=n).double().numpy(), np.random.default_rng(n), False) for n in range(number)]
+    dry, wet, truth = (torch.from_numpy(np.stack(part)).float() for part in zip(*made, strict=True))
+    return {"dry": dry[:, None], "wet": wet[:, None], "controls": truth}
+
+
+@pytest.mark.parametrize("telling", [True, False])
+def test_gradients_reach_every_weight(telling):
     torch.manual_seed(0)
     net = style_transfer.style_transfer("small", style_transfer.Automatic())
-    batch = {"dry": noise(2, 1, 40_000), "wet": 0.5 * noise(2, 1, 40_000, seed=1)}
+    torch.nn.init.normal_(net.controller.correct.weight, std=0.1)  # which begins at 0
     objective = StyleTransferObjective()
-    terms, _ = objective(net, batch, None)
+    objective.begin_epoch(0 if telling else 1, 4)
+    terms, _ = objective(net, corrupted(), None)
+    assert ("response" in terms) == telling and ("mrstft" in terms) != telling
     objective.total(terms).backward()
     for name, weight in net.named_parameters():
         assert weight.grad is not None and weight.grad.isfinite().all() and weight.grad.abs().max() > 0, name
     with pytest.raises(UserError, match="size=huge"):
         style_transfer.style_transfer("huge", style_transfer.Automatic())
+
+
+def test_the_truth_is_what_the_knobs_have_to_do():
+    """Where nothing was equalised, the input compressed with the told knobs is the target."""
+    make, x, worst = corruption.Corruption(RATE_HZ), noise(20_000).double().numpy(), []
+    make._faded = lambda part: part
+    for seed in range(60):
+        heard, wanted, truth = make(x, np.random.default_rng(seed), False)
+        if truth[: style_bands.BANDS].any():
+            continue
+        how = dict(zip((knob.name for knob in effects.COMPRESSOR), truth[style_bands.BANDS :], strict=True))
+        y = corruption.dynamics.compressor_exactly(heard[None], RATE_HZ, **how)[0]
+        worst.append(np.abs(y - wanted).max() / np.abs(wanted).max())
+    assert len(worst) >= 2 and np.median(worst) < 1e-6  # an expander, which is not undone, may be among them
+
+
+def test_the_response_told_is_that_of_the_spectra():
+    make, x = corruption.Corruption(RATE_HZ), noise(1 << 17).double().numpy()
+    seen = 0
+    for seed in range(12):
+        heard, wanted, truth = make(x, np.random.default_rng(seed), False)
+        how = truth[style_bands.BANDS :]
+        if how[1] > 1 or not truth[: style_bands.BANDS].any():
+            continue  # compressed
+        level = [10 * np.log10(np.abs(np.fft.rfft(part)[1:].reshape(64, -1) ** 2).mean(1)) for part in (heard, wanted)]
+        centres = (np.arange(64) + 0.5) * RATE_HZ / 128
+        told = np.interp(centres, make._hz.numpy(), truth[: style_bands.BANDS])
+        apart = level[1] - level[0] - told - how[5]
+        assert np.median(np.abs(apart)) < 1.0, seed
+        seen += 1
+    assert seen >= 2
+
+
+def test_a_controller_practises_equalisers():
+    torch.manual_seed(0)
+    encoder = style_encoder.SmallEncoder()
+    controller = style_controller.SmallController(encoder)
+    responses = corruption.Corruption(RATE_HZ).responses(300)
+    assert responses.shape == (300, 96) and 0.1 < (responses == 0).all(1).float().mean() < 0.4
+    first = controller.practise(responses, RATE_HZ, steps=5, batch=64)
+    assert controller.practise(responses, RATE_HZ, steps=150, batch=64) < 0.6 * first
+
+
+def test_what_comes_out_is_as_loud_as_the_reference():
+    net = style_transfer.style_transfer("small", style_transfer.Automatic()).eval()
+    x, reference = noise(2, 1, 48_000), 0.1 * noise(2, 1, 30_000, seed=1)
+    with torch.inference_mode():
+        y, p = net(x, reference)
+        again = effects.render(x, p, RATE_HZ)
+    assert (loudness(y, RATE_HZ) - loudness(reference, RATE_HZ)).abs().max() < 0.01
+    assert (again - y).abs().max() < 1e-4 * y.abs().max()  # the knobs say it, too
+
+
+def test_loudness_is_what_the_meter_reads():
+    x = torch.cat((noise(1, 2, 48_000), 0.001 * noise(1, 2, 48_000, seed=1)), 2)  # the second half lies under the gate
+    meter = Loudness(RATE_HZ, 2)
+    meter.update(x[0].numpy())
+    assert loudness(x, RATE_HZ).item() == pytest.approx(meter.lufs, abs=0.01)
+    assert loudness(torch.zeros(1, 1, 9000), RATE_HZ).item() == pytest.approx(-70, abs=0.01)
+    told = x.double().requires_grad_()
+    loudness(told, RATE_HZ).sum().backward()
+    assert told.grad.isfinite().all()
+    assert torch.autograd.gradcheck(
+        lambda v: loudness(v * x.double()[..., :9000], RATE_HZ), (torch.ones(1, 2, 1).double().requires_grad_(),)
+    )
 
 
 @pytest.mark.parametrize("tempo", [0.8, 1.0, 1.25])
@@ -111,7 +188,7 @@ def test_pairs_are_the_same_for_the_same_seed_and_have_their_peak():
     pairs = [make(x, np.random.default_rng(seed), True) for seed in (0, 0, 1)]
     assert all((a == b).all() for a, b in zip(pairs[0], pairs[1], strict=True))
     assert not np.array_equal(pairs[0][0], pairs[2][0])
-    for part in pairs[0]:
+    for part in pairs[0][:2]:
         assert part.shape == x.shape and np.abs(part).max() == pytest.approx(10 ** (-12 / 20))
     assert not make(np.zeros(1000), np.random.default_rng(0), False)[0].any()
 
@@ -125,12 +202,27 @@ def test_a_folder_or_the_built_in_performers(tmp_path):
     takes = source.takes()
     assert [take.split for take in takes] == ["train", "val", "test"] and isinstance(takes[0], Take)
     assert source.takes() == takes and source.floor_energy("test") is None
+    (tmp_path / "mine" / "test").mkdir(parents=True)
+    audio.write(tmp_path / "mine" / "test" / "a.wav", noise(1, 3000), RATE_HZ)
+    how = {"built_in": True, "kind": "speech", "cache_dir": str(tmp_path / "cache")}
+    beside = dry.Dry(root=str(tmp_path / "mine"), seconds={"train": 0.5, "val": 0.5, "test": 0.5}, **how).takes()
+    assert [take.split for take in beside] == ["test", "train", "val"] and beside[0].name == "a"
+    with pytest.raises(UserError, match="at most 10000"):
+        dry.Dry(kind="speech", seconds={"train": 1e6, "val": 0.5, "test": 0.5}).takes()
+
+
+def test_pieces_stay_what_they_are():
+    for make in (performer.piece, dry._speak):
+        halves = [make(8.0, 8000, seed).reshape(2, -1).std(1) for seed in range(4)]
+        assert np.max(np.abs(20 * np.log10([a / b for a, b in halves]))) < 6
+        assert np.array_equal(make(1.0, 8000, 1), make(1.0, 8000, 1))
+        assert not np.array_equal(make(1.0, 8000, 1), make(1.0, 8000, 2))
 
 
 TINY = [
     "model=style_transfer", "logger=none", "trainer.max_epochs=1", "system.batch_size=2",
     "system.segment_samples=16384", "system.hop_samples=16384", "system.threads=1",
-    "data.source.seconds={train: 3.0, val: 1.5, test: 1.5}",
+    "data.source.seconds={train: 3.0, val: 1.5, test: 1.5}", "objective.practice_steps=20",
 ]  # fmt: skip
 
 

@@ -11,15 +11,18 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from revox_lightning.commands import settings, sizes, targets
+from revox_lightning.commands.exits import log
 from revox_lightning.errors import UserError
 from revox_lightning.kernels import allocator, backend
 from revox_lightning.models.contract import Net
 from revox_lightning.models.delay_line import DelayLine
 from revox_lightning.models.delayed import Delayed
 from revox_lightning.models.each_channel import EachChannel
+from revox_lightning.models.effect_tcn import EndToEnd
 from revox_lightning.models.fir import FIR
 from revox_lightning.models.linear_start import LinearStart
 from revox_lightning.models.series import Series
+from revox_lightning.models.style_controller import SmallController
 from revox_lightning.runs import RunFolder, file_name
 
 if TYPE_CHECKING:  # seconds of imports that a command which only plays a net does without
@@ -30,8 +33,10 @@ if TYPE_CHECKING:  # seconds of imports that a command which only plays a net do
 
 _ALL_THREADS = torch.get_num_threads()
 _MOST_THREADS, _MOST_CHANNELS = 1024, 64
+_PRACTISED = 6000  # equalisers: less one another, millions
 # The data group's own conveniences, which its source reads; the DataModule itself takes the rest.
 _SOURCE_KEYS = {"root", "device", "dry", "wet", "manifest", "delay_samples", "zero_vu_dbfs", "kind", "limit_hz"}
+_SOURCE_KEYS |= {"built_in"}
 
 
 def build(node: DictConfig, **more: Any) -> Any:
@@ -186,6 +191,18 @@ def fit_linear_start(net: Net, correlations: list[Correlations]) -> None:
         return
     for fir, h in zip(firs, taps, strict=True):
         fir.load(h)
+
+
+def practise(system: System, data: PairData) -> None:
+    """Where a style net's controller can learn equalisers without audio, it does."""
+    net: Any = system.net
+    steps = system.objective.practice_steps
+    if not steps or not isinstance(net.controller, SmallController) or isinstance(net.processor, EndToEnd):
+        return
+    log.info("the controller practises equalisers ...")
+    corruption: Any = data.corruption
+    error_db = net.controller.practise(corruption.responses(_PRACTISED), net.sample_rate_hz, steps)
+    log.info("... and finds them to %.1f dB", error_db)
 
 
 def divide_threads(cfg: DictConfig, net: Net) -> None:

@@ -70,6 +70,8 @@ def _train(cfg: DictConfig, path: Path, resume: bool) -> dict[str, Any]:
     proxies.give(net, stand_ins)
     assemble.divide_threads(cfg, net)
     system = assemble.build_system(cfg, net)
+    if cfg.task == "style" and not resume and started is None:
+        assemble.practise(system, data)
     data.validate_segments = system.validates_segments
     level = data.check()
     plain = _write_settings(cfg, folder, data, level)

@@ -94,7 +94,7 @@ def _chosen(run: str, x: Tensor, rate_hz: int, reference: Tensor, reference_hz: 
             f"run={run} has nets in the place of effects, whose knobs mean nothing: name a run with effects."
         )
     with torch.inference_mode():
-        return net.knobs(*(part[None] for part in heard))  # type: ignore[attr-defined]
+        return net(*(part[None] for part in heard))[1]
 
 
 def _read_knobs(path: Path) -> tuple[Tensor, float]:

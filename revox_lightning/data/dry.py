@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from revox_lightning import audio
@@ -14,14 +15,24 @@ from revox_lightning.data.takes import SPLITS, Take
 from revox_lightning.errors import UserError
 
 log = logging.getLogger(__name__)
-_MAKERS = {"music": performer.perform, "speech": speech.speak}
+PIECE_SECONDS = 24.0
+_MOST_PIECES = 10_000  # of a split: each has a seed of its own
+
+
+def _speak(seconds: float, sample_rate_hz: int, seed: int) -> np.ndarray:
+    return speech.speak(seconds, sample_rate_hz, seed, speech.Speaker.drawn(np.random.default_rng((seed, 3))))
+
+
+_MAKERS = {"music": performer.piece, "speech": _speak}
 
 
 class Dry:
     """Dry and wet of a take are one file: a folder's, or ``seconds`` a split of built-in ``kind`` music or speech.
 
-    A folder train, val or test on the way names the split. Rendered files lie under ``cache_dir/dry``. Raises UserError
-    for another kind and for a folder without audio.
+    Built-in music are pieces that stay what they are, speech speakers in their rooms, 24 s each, none in two
+    splits. A folder train, val or test on the way names the split. With ``built_in`` what is built in is trained
+    and validated on beside a folder, and tested on where the folder has no test. Rendered files lie under
+    ``cache_dir/dry``. Raises UserError for another kind and for a folder without audio.
     """
 
     knobs: tuple[str, ...] = ()
@@ -31,6 +42,7 @@ class Dry:
         self,
         root: str | None = None,
         kind: str = "music",
+        built_in: bool = False,
         sample_rate_hz: int = 24_000,
         seconds: dict[str, float] | None = None,
         seed: int = 0,
@@ -38,6 +50,7 @@ class Dry:
     ) -> None:
         if kind not in _MAKERS:
             raise UserError(f"data.kind={kind}: choose one of {', '.join(_MAKERS)}, or give data.root.")
+        self._built_in = built_in
         self._root = None if root is None else Path(root).expanduser()
         self._kind, self._rate_hz, self._seed = kind, sample_rate_hz, seed
         self._seconds = seconds or {"train": 600.0, "val": 60.0, "test": 120.0}
@@ -46,31 +59,37 @@ class Dry:
     def takes(self) -> list[Take]:
         """One take for each file; renders what is missing."""
         if self._root is None:
-            return [_take(self._rendered(split), split) for split in SPLITS]
+            return [take for split in SPLITS for take in self._pieces(split)]
         takes = [_take(path, sources.named_split(path)) for path in sources.files(self._root, SUFFIXES)]
         if not takes:
             raise UserError(
                 f"data.root={self._root} holds no recording: give a folder of {', '.join(sorted(SUFFIXES))}."
             )
-        return takes
+        if not self._built_in:
+            return takes
+        own_test = any(take.split == "test" for take in takes)
+        return takes + [take for split in SPLITS if split != "test" or not own_test for take in self._pieces(split)]
 
     def floor_energy(self, split: str) -> float | None:
         """None: there is no machine."""
         return None
 
-    def _rendered(self, split: str) -> Path:
-        seed = self._seed * len(SPLITS) + SPLITS.index(split)
-        settings = [self._kind, self._rate_hz, self._seconds[split], seed]
-        path = (
-            self._folder
-            / f"{self._kind}_{split}_{sources.key(settings, (instruments, performer), speech.__file__)}.wav"
-        )
+    def _pieces(self, split: str) -> list[Take]:
+        """Pieces of a split, rendered where they are missing, one after another in one file."""
+        number = max(round(self._seconds[split] / PIECE_SECONDS), 1)
+        if number > _MOST_PIECES:
+            raise UserError(f"data.source.seconds.{split} asks for {number} pieces: give at most {_MOST_PIECES}.")
+        frames = round(min(PIECE_SECONDS, self._seconds[split]) * self._rate_hz)
+        seeds = [(self._seed * len(SPLITS) + SPLITS.index(split)) * _MOST_PIECES + n for n in range(number)]
+        settings = [self._kind, self._rate_hz, frames, seeds]
+        key = sources.key(settings, (instruments, performer), speech.__file__)
+        path = self._folder / f"{self._kind}_{split}_{key}.wav"
         if not path.exists():
             log.info("rendering %.0f s of built-in %s (once) ...", self._seconds[split], self._kind)
             path.parent.mkdir(parents=True, exist_ok=True)
-            x = _MAKERS[self._kind](self._seconds[split], self._rate_hz, seed)
-            audio.write(path, torch.from_numpy(x)[None], self._rate_hz, subtype="FLOAT")
-        return path
+            pieces = [_MAKERS[self._kind](frames / self._rate_hz, self._rate_hz, seed) for seed in seeds]
+            audio.write(path, torch.from_numpy(np.concatenate(pieces))[None], self._rate_hz, subtype="FLOAT")
+        return [Take(f"{path.stem}_{n}", path, path, n * frames, (n + 1) * frames, split=split) for n in range(number)]
 
 
 def _take(path: Path, split: str | None) -> Take:

@@ -38,15 +38,16 @@ class Source(Protocol):
 class PairData(pl.LightningDataModule):
     """Aligned dry/wet pairs of any source.
 
-    ``warmup_samples`` before each training segment fill the net's memory and are not learned from; ``history_samples``
-    is how far back the net (or the linear filter beside it) looks: gaps between splits are at least that long.
-    ``skip_samples`` at the start of every file are history only. An epoch is one pass over the training split with
-    segments cut at positions that are drawn anew from (seed, epoch), so a resumed run sees what an uninterrupted one
-    would. With ``test_only`` takes that name no split are all scored. ``trajectory`` says what is made of a delay that
-    wanders (trajectories.apply); ``train_seconds`` of the training split are learned from, the first part of every take
-    alike; ``unpaired`` draws the wet segments of training from other places than the dry ones; ``corruption`` makes
-    both of the dry one, and may tell knobs as a third. ``validate_segments`` makes validation batches like those of
-    training, of segments one after another. Raises UserError for data that cannot be used.
+    ``warmup_samples`` before each training segment fill the net's memory and are not learned from;
+    ``history_samples`` is how far back the net (or the linear filter beside it) looks: gaps between splits are at
+    least that long. ``skip_samples`` at the start of every file are history only. An epoch is one pass over the
+    training split with segments cut at positions that are drawn anew from (seed, epoch), so a resumed run sees what
+    an uninterrupted one would. With ``test_only`` takes that name no split are all scored. ``trajectory`` says what
+    is made of a delay that wanders (trajectories.apply); ``train_seconds`` of the training split are learned from,
+    the first part of every take alike; ``unpaired`` draws the wet segments of training from other places than the
+    dry ones; ``corruption`` makes both of the dry one, and tells the truth about it as a third, in the place of
+    knobs. ``validate_segments`` makes validation batches like those of training, of segments one after another.
+    Raises UserError for data that cannot be used.
     """
 
     def __init__(
@@ -78,7 +79,7 @@ class PairData(pl.LightningDataModule):
         self.source, self.sample_rate_hz, self.seed, self.batch_size = source, sample_rate_hz, seed, batch_size
         self.knobs, self._read = source.knobs, Reader(channels, memory_mb)
         self._warmup, self._segment, self._chunk = warmup_samples, segment_samples, chunk_samples
-        self._unpaired, self._corruption, self.validate_segments = unpaired, corruption, False
+        self._unpaired, self.corruption, self.validate_segments = unpaired, corruption, False
         gap = max(round(gap_seconds * sample_rate_hz), history_samples)
         takes = [self._at_rate(take, resample, cache_dir) for take in source.takes()]
         takes = [trajectories.apply(take, trajectory, cache_dir) for take in takes]
@@ -142,20 +143,20 @@ class PairData(pl.LightningDataModule):
         return self._loader(self.takes("train"), list(self._batches(epoch)), epoch)
 
     def _loader(
-        self, takes: list[Take], batches: list[list[tuple[Place, Place]]], epoch: int | None = None
+        self, takes: list[Take], batches: list[list[tuple[Place, Place]]], epoch: int | None = None, draw: int = 0
     ) -> DataLoader:
-        pairs = None if self._corruption is None else functools.partial(self._corrupted, epoch)
+        pairs = None if self.corruption is None else functools.partial(self._corrupted, epoch, draw)
         rank, processes = self._process if epoch is not None else (0, 1)
         segments = Segments(takes, self._read, self._warmup + self._segment, pairs, rank, processes)
         return DataLoader(segments, batch_sampler=batches, collate_fn=as_it_is)  # type: ignore[arg-type]
 
-    def _corrupted(self, epoch: int | None, x: torch.Tensor, place: Place) -> tuple[torch.Tensor, ...]:
-        """Input, target and knobs of a segment, the same for the same place; in training others every epoch."""
-        assert self._corruption is not None
-        told = [self.seed, *map(abs, place), *([] if epoch is None else [1 + epoch])]
-        made = self._corruption(x[0].double().numpy(), np.random.default_rng(told), epoch is not None)
-        dry, wet, *told = (torch.from_numpy(part).float() for part in made)
-        return dry[None], wet[None], told[0] if told else torch.zeros(0)
+    def _corrupted(self, epoch: int | None, draw: int, x: torch.Tensor, place: Place) -> tuple[torch.Tensor, ...]:
+        """Input, target and knobs of a segment, the same for one place and draw; in training others every epoch."""
+        assert self.corruption is not None
+        told = [self.seed, *map(abs, place), *([0, draw] if epoch is None else [1 + epoch])]
+        made = self.corruption(x[0].double().numpy(), np.random.default_rng(told), epoch is not None)
+        dry, wet, truth = (torch.from_numpy(part).float() for part in made)
+        return dry[None], wet[None], truth
 
     @property
     def _process(self) -> tuple[int, int]:
@@ -169,8 +170,8 @@ class PairData(pl.LightningDataModule):
             return DataLoader(first, batch_size=None)
         return self.segments("val") if self.validate_segments else self.chunks("val")
 
-    def segments(self, split: str) -> DataLoader:
-        """A split in batches of segments, one after another."""
+    def segments(self, split: str, draw: int = 0) -> DataLoader:
+        """A split in batches of segments, one after another; where they are corrupted, another way with every draw."""
         takes = self.takes(split)
         places = [
             (i, start - self._warmup)
@@ -182,7 +183,7 @@ class PairData(pl.LightningDataModule):
                 f"the {split} part has no take of a whole segment of system.segment_samples={self._segment} samples: "
                 "shorten the segment, or give more material."
             )
-        return self._loader(takes, [[(place, place) for place in batch] for batch in self._cut(places)])
+        return self._loader(takes, [[(place, place) for place in batch] for batch in self._cut(places)], draw=draw)
 
     def chunks(self, split: str, moved: bool = False) -> DataLoader:
         """The takes of a split in chunks, each with the history that lies before it.

@@ -98,8 +98,31 @@ def perform(seconds: float, sample_rate_hz: int, seed: int) -> np.ndarray:
                 section(song)
             song.start_s += song.beats * song.beat_s
         start_s = song.start_s
-    mix += 0.12 * oaconvolve(mix, instruments.room(sample_rate_hz, rng))[: mix.size]
-    mix = _master(mix, sample_rate_hz)
+    return _finished(mix, sample_rate_hz, rng)
+
+
+def piece(seconds: float, sample_rate_hz: int, seed: int) -> np.ndarray:
+    """Dry performance (time,) float32, peak -1 to -3 dBFS, that stays what it is: one section of a song, over and over.
+
+    Its halves are the same instruments at the same level, as those of a minute of most records are.
+
+    >>> piece(0.5, 8_000, seed=0).shape
+    (4000,)
+    """
+    rng = np.random.default_rng((seed, 1))
+    mix = np.zeros(round(seconds * sample_rate_hz))
+    song = Song(mix, sample_rate_hz, rng, 0.0, 2)
+    section = _LASTING[rng.integers(len(_LASTING))]
+    while song.start_s < seconds:
+        section(song)
+        song.start_s += song.beats * song.beat_s
+    return _finished(mix, sample_rate_hz, rng)
+
+
+def _finished(mix: np.ndarray, rate: int, rng: np.random.Generator) -> np.ndarray:
+    """The tape (time,) in a room, from the desk, at its level."""
+    mix += 0.12 * oaconvolve(mix, instruments.room(rate, rng))[: mix.size]
+    mix = _master(mix, rate)
     peak = max(float(np.abs(mix).max(initial=0.0)), 1e-9)
     return (10 ** (rng.uniform(-3, -1) / 20) / peak * mix).astype(np.float32)
 
@@ -195,6 +218,7 @@ def close(song: Song) -> None:
 
 
 SECTIONS: tuple[Callable[[Song], None], ...] = (opening, verse, chorus, drum_solo, singing, rise, chorus, close)
+_LASTING = (opening, verse, verse, chorus, chorus, drum_solo, singing)
 
 
 def _groove(song: Song, level_db: float) -> None:

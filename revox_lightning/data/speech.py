@@ -3,9 +3,11 @@
 Formant synthesis in cascade after Klatt (1980), "Software for a cascade/parallel formant synthesizer", section II.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 from numba import njit
-from scipy.signal import butter, sosfilt
+from scipy.signal import butter, lfilter, sosfilt
 
 from revox_lightning.data.instruments import VOWELS_HZ
 from revox_lightning.errors import UserError
@@ -16,7 +18,22 @@ _FRICATIVES_HZ = {"s": (4500.0, 9000.0), "sh": (2000.0, 6000.0), "f": (1200.0, 9
 _GLIDE_SECONDS = 0.06  # from one vowel to the next
 
 
-def speak(seconds: float, sample_rate_hz: int, seed: int) -> np.ndarray:
+@dataclass(frozen=True)
+class Speaker:
+    """Pitch and formants relative to the usual voice, and how loud the room is, re the peak of the voice."""
+
+    pitch: float = 1.0
+    formants: float = 1.0
+    room_db: float | None = None
+
+    @staticmethod
+    def drawn(rng: np.random.Generator) -> "Speaker":
+        """Somebody: from a deep voice to a child's, in a quiet room or not."""
+        pitch = float(np.exp(rng.uniform(np.log(0.7), np.log(2.2))))
+        return Speaker(pitch, float(rng.uniform(0.9, 1.05) * pitch**0.2), float(rng.uniform(-75, -45)))
+
+
+def speak(seconds: float, sample_rate_hz: int, seed: int, speaker: Speaker | None = None) -> np.ndarray:
     """Synthetic speech-like babble (time,) float32, peak -6 dBFS; another seed says something else.
 
     Phrases of three to seven syllables with pauses of dead silence between them: fricatives and plosives of noise, then
@@ -27,25 +44,31 @@ def speak(seconds: float, sample_rate_hz: int, seed: int) -> np.ndarray:
     """
     if not (seconds > 0 and sample_rate_hz >= 8_000):
         raise UserError(f"cannot speak {seconds} s at {sample_rate_hz} Hz: give more than 0 s and at least 8,000 Hz.")
-    rng = np.random.default_rng(seed)
+    rng, speaker = np.random.default_rng(seed), speaker or Speaker()
     parts, samples, wanted = [np.zeros(round(0.15 * sample_rate_hz))], 0, round(seconds * sample_rate_hz)
     while samples < wanted:
-        parts += [_phrase(sample_rate_hz, rng), np.zeros(round(rng.uniform(0.25, 0.6) * sample_rate_hz))]
+        parts += [_phrase(sample_rate_hz, rng, speaker), np.zeros(round(rng.uniform(0.25, 0.6) * sample_rate_hz))]
         samples = sum(part.size for part in parts)
     y = np.concatenate(parts)[:wanted]
+    if speaker.room_db is not None:
+        y += 10 ** (speaker.room_db / 20) * np.abs(y).max(initial=0.0) * _rumble(rng.standard_normal(y.size))
     return (0.5 / max(float(np.abs(y).max()), 1e-9) * y).astype(np.float32)
 
 
-def _phrase(rate: int, rng: np.random.Generator) -> np.ndarray:
+def _phrase(rate: int, rng: np.random.Generator, speaker: Speaker) -> np.ndarray:
     """Some syllables on one breath: the melody sinks, and the vowels glide into each other."""
     count = int(rng.integers(3, 8))
     lengths = rng.uniform(0.13, 0.26, count)
     starts = np.concatenate(([0.0], np.cumsum(lengths)))
     samples = round((starts[-1] + 0.05) * rate)
     t = np.arange(samples) / rate
-    melody = np.interp(t, starts, rng.uniform(0.9, 1.15, count + 1)) * np.interp(t, (0, starts[-1]), (125.0, 92.0))
+    melody = (
+        speaker.pitch
+        * np.interp(t, starts, rng.uniform(0.9, 1.15, count + 1))
+        * np.interp(t, (0, starts[-1]), (125.0, 92.0))
+    )
     names = rng.choice(list(VOWELS_HZ), count)
-    vowels = np.array([VOWELS_HZ[str(name)] for name in names])
+    vowels = speaker.formants * np.array([VOWELS_HZ[str(name)] for name in names])
     # Each vowel stands until shortly before the next begins.
     knots = np.concatenate([(s, s + n - _GLIDE_SECONDS) for s, n in zip(starts, lengths, strict=False)])
     moving = np.stack([np.interp(t, knots, np.repeat(formant, 2)) for formant in vowels.T])
@@ -94,6 +117,11 @@ def _cascade(x: np.ndarray, formants_hz: np.ndarray, bandwidths_hz: np.ndarray, 
             before, last = last, now
             y[n] = now
     return y
+
+
+def _rumble(noise: np.ndarray) -> np.ndarray:
+    """White noise (time,) as of a room: louder the lower."""
+    return np.asarray(lfilter([0.1, 0.1], [1.0, -0.9], noise))
 
 
 def _bump(t: np.ndarray, start: float, stop: float, edge_seconds: float) -> np.ndarray:

@@ -46,13 +46,14 @@ EQUALISER = tuple(
         Parameter(f"{name}_q", "", 0.1, 10.0),
     )
 )
+MAKEUP = Parameter("makeup_db", "dB", -48.0, 48.0)
 COMPRESSOR = (
     Parameter("threshold_db", "dB", -80.0, 0.0),
     Parameter("ratio", "", 1.0, 20.0),
     Parameter("attack_seconds", "s", 0.0001, 0.1),
     Parameter("release_seconds", "s", 0.005, 1.0),
     Parameter("knee_db", "dB", 0.0, 12.0),
-    Parameter("makeup_db", "dB", -48.0, 48.0),
+    MAKEUP,
 )
 PARAMETERS = EQUALISER + COMPRESSOR
 TAPE = (
@@ -96,6 +97,11 @@ def sections(p: Tensor, sample_rate_hz: float) -> Tensor:
     )
     frequency = frequency.clamp(max=_HIGHEST * sample_rate_hz)
     return biquads.chain([kind for kind, *_ in SECTIONS.values()], gain, frequency, q, sample_rate_hz)
+
+
+def response_db(p: Tensor, hz: Tensor, sample_rate_hz: float) -> Tensor:
+    """Gain (batch, frequencies) of the equaliser, p (batch, 18 or more), at frequencies (frequencies,)."""
+    return 20 * torch.log10(biquads.response(sections(p, sample_rate_hz), hz.to(p), sample_rate_hz).abs() + 1e-6)
 
 
 def equalised(x: Tensor, p: Tensor, sample_rate_hz: float) -> Tensor:

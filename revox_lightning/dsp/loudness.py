@@ -4,7 +4,11 @@ import math
 from array import array
 
 import numpy as np
+import torch
 from scipy.signal import sosfilt
+from torch import Tensor
+
+from revox_lightning.dsp import biquads
 
 _ABSOLUTE_GATE_LUFS = -70.0
 _RELATIVE_GATE_DB = -10.0
@@ -69,6 +73,29 @@ class Loudness:
             return math.nan
         gate = heard.mean() * 10 ** (_RELATIVE_GATE_DB / 10)
         return _OFFSET_LUFS + 10 * math.log10(heard[heard > gate].mean())
+
+
+def loudness(x: Tensor, sample_rate_hz: int) -> Tensor:
+    """Integrated loudness (batch,) in LUFS of x (batch, channels, time), differentiable; at least the absolute gate.
+
+    As `Loudness` measures it; what is shorter than 400 ms counts as one block.
+
+    >>> loudness(torch.ones(1, 1, 96_000) * torch.sin(torch.arange(96_000) * 0.1305), 48_000).round(decimals=1)
+    tensor([-3.])
+    """
+    sections = torch.from_numpy(k_weighting(sample_rate_hz)).to(x).expand(len(x), -1, -1)
+    power = biquads.filtered(x, sections).square().sum(1)
+    block = min(round(0.4 * sample_rate_hz), x.shape[-1])
+    blocks = power.unfold(1, block, max(block // 4, 1)).mean(2) + _power(_ABSOLUTE_GATE_LUFS)
+    heard = blocks > 2 * _power(_ABSOLUTE_GATE_LUFS)
+    gate = _mean(blocks, heard) * 10 ** (_RELATIVE_GATE_DB / 10)
+    return _OFFSET_LUFS + 10 * torch.log10(_mean(blocks, heard & (blocks > gate[:, None])))
+
+
+def _mean(blocks: Tensor, which: Tensor) -> Tensor:
+    """Mean (batch,) of the blocks (batch, blocks) that count; of all where none does."""
+    which = which | ~which.any(1, keepdim=True)
+    return (blocks * which).sum(1) / which.sum(1)
 
 
 def _power(lufs: float) -> float:

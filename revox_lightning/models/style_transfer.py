@@ -6,45 +6,19 @@ JAES 70(9), 2022: figure 1, sections 2 and 3.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from revox_lightning.dsp import effects
+from revox_lightning.dsp.loudness import loudness
 from revox_lightning.errors import UserError
+from revox_lightning.models.style_controller import Controller, SmallController
 from revox_lightning.models.style_encoder import PublishedEncoder, SmallEncoder
 
-# Where training starts: broad bands without gain, a mild compressor. The published net starts in the middle of every
-# range, which is a threshold of -40 dB and a ratio of 10.5.
-_START = {"threshold_db": -12.0, "ratio": 2.0, "attack_seconds": 0.01, "release_seconds": 0.1}
-_TAPE_START = {"drive_db": 0.5, "spacing_um": 1.0, "wow_percent": 0.1, "hiss_dbfs": -75.0}
-
-
-class Controller(nn.Module):
-    """From the embeddings of input and reference to the knobs, between 0 and 1 (section 3.2; 596,504 for 1,024)."""
-
-    def __init__(self, embedding: int, hidden: int = 256, chain: str = "studio") -> None:
-        super().__init__()
-        self.layers = nn.Sequential(
-            nn.Linear(2 * embedding, hidden), nn.LeakyReLU(0.01),
-            nn.Linear(hidden, hidden), nn.LeakyReLU(0.01),
-            nn.Linear(hidden, len(effects.CHAINS[chain])),
-        )  # fmt: skip
-        last: Any = self.layers[-1]
-        with torch.no_grad():
-            last.weight *= 0.1
-            last.bias.copy_(torch.logit(_start(effects.CHAINS[chain]), eps=0.01)[0])
-
-    def forward(self, x: Tensor, reference: Tensor) -> Tensor:
-        """Embeddings (batch, embedding) of both -> (batch, knobs)."""
-        return torch.sigmoid(self.layers(torch.cat((x, reference), 1)))
-
-
-def _start(knobs: Sequence[effects.Parameter]) -> Tensor:
-    usual = {knob.name: 1.0 if knob.name.endswith("_q") else (knob.low + knob.high) / 2 for knob in knobs}
-    return effects.normalised(usual | _START | _TAPE_START, knobs)
+_STUDIO = len(effects.PARAMETERS)
+_MAKEUP = effects.PARAMETERS.index(effects.MAKEUP)
 
 
 class Automatic(nn.Module):
@@ -91,43 +65,65 @@ class _Perturbed(torch.autograd.Function):
 class StyleTransfer(nn.Module):
     """``net(x, reference) -> (y, p)``: x with the knobs that make it sound like the reference.
 
-    The encoder hears both at ``encoder_rate_hz``, mixed to mono; the effects run at any rate, the same on all channels.
-    ``chain`` is one of `effects.CHAINS`.
+    The encoder hears both at its own rate, mixed to mono; the effects run at any rate, the same on all channels.
+    ``chain`` is one of `effects.CHAINS`: a tape has gradients of its own, whatever the processor. With
+    ``equal_loudness`` the controller's make-up is put right by what remains between the loudness (ITU-R BS.1770) of
+    the reference and that of what comes out of the compressor.
     """
 
     def __init__(
-        self, encoder: nn.Module, processor: nn.Module, sample_rate_hz: int = 24_000, chain: str = "studio"
+        self,
+        encoder: nn.Module,
+        controller: nn.Module,
+        processor: nn.Module,
+        sample_rate_hz: int = 24_000,
+        equal_loudness: bool = False,
     ) -> None:
         super().__init__()
-        embedding: Any = encoder.embedding
-        self.encoder, self.controller, self.processor = encoder, Controller(embedding, chain=chain), processor
-        self.sample_rate_hz = sample_rate_hz
+        self.encoder, self.controller, self.processor = encoder, controller, processor
+        self.sample_rate_hz, self.equal_loudness = sample_rate_hz, equal_loudness
         self.channels, self.controls, self.side_channels = 1, 0, 0
         self.receptive_field: int | None = None
         self.latency_samples = self.multiply_adds_per_sample = 0
 
-    def knobs(self, x: Tensor, reference: Tensor) -> Tensor:
-        """p (batch, knobs) between 0 and 1, of x and reference (batch, channels, time) at the encoder's own rate."""
-        return self.controller(self.encoder(x.mean(1)), self.encoder(reference.mean(1)))
-
     def forward(self, x: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
         """x (batch, channels, time), reference (batch, channels, other time) at the net's rate -> y like x, and p."""
-        p = self.knobs(x, reference)
-        return self.processor(x, p, self.sample_rate_hz), p
+        p = self.guess(x, reference)
+        y = self.processor(x, p[:, :_STUDIO], self.sample_rate_hz)
+        if self.equal_loudness:
+            y, p = self._as_loud(y, p, reference)
+        return (effects.taped(y, p[:, _STUDIO:], self.sample_rate_hz) if p.shape[1] > _STUDIO else y), p
+
+    def guess(self, x: Tensor, reference: Tensor) -> Tensor:
+        """The controller's knobs (batch, knobs), between 0 and 1, before anything is played."""
+        return self.controller(self.encoder(x.mean(1)), self.encoder(reference.mean(1)))
+
+    def _as_loud(self, y: Tensor, p: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
+        """y as loud as the reference, as far as the make-up goes, and its knobs."""
+        low, high = effects.MAKEUP.low, effects.MAKEUP.high
+        makeup_db = low + p[:, _MAKEUP] * (high - low)
+        wanted_db = makeup_db + loudness(reference, self.sample_rate_hz) - loudness(y, self.sample_rate_hz)
+        wanted_db = wanted_db.clamp(low, high)
+        told = (wanted_db - low) / (high - low)
+        p = torch.cat((p[:, :_MAKEUP], told[:, None], p[:, _MAKEUP + 1 :]), 1)
+        return y * 10 ** ((wanted_db - makeup_db) / 20)[:, None, None], p
 
 
 def style_transfer(
     size: str, processor: nn.Module, sample_rate_hz: int = 24_000, chain: str = "studio"
 ) -> StyleTransfer:
-    """The net with one of the encoders; its chain may end with a tape.
+    """The net: ``size`` small for few examples and a CPU, efficientnet_b2 as published; its chain may end with a tape.
 
     Raises UserError for another size or chain, and for nets in the place of effects, which know no tape.
     """
-    encoders = {"small": SmallEncoder, "efficientnet_b2": PublishedEncoder}
-    if size not in encoders:
-        raise UserError(f"size={size}: choose one of {', '.join(encoders)}.")
     if chain not in effects.CHAINS:
         raise UserError(f"chain={chain}: choose one of {', '.join(effects.CHAINS)}.")
     if chain != "studio" and not isinstance(processor, Automatic | SPSA):
         raise UserError(f"chain={chain} needs effects, Automatic or SPSA: {type(processor).__name__} has nets instead.")
-    return StyleTransfer(encoders[size](), processor, sample_rate_hz, chain)
+    if size == "small":
+        encoder = SmallEncoder()
+        return StyleTransfer(encoder, SmallController(encoder, chain), processor, sample_rate_hz, equal_loudness=True)
+    if size == "efficientnet_b2":
+        encoder = PublishedEncoder()
+        return StyleTransfer(encoder, Controller(encoder.embedding, chain=chain), processor, sample_rate_hz)
+    raise UserError(f"size={size}: choose one of small, efficientnet_b2.")
