@@ -23,7 +23,7 @@ def _speak(seconds: float, sample_rate_hz: int, seed: int) -> np.ndarray:
     return speech.speak(seconds, sample_rate_hz, seed, speech.Speaker.drawn(np.random.default_rng((seed, 3))))
 
 
-_MAKERS = {"music": performer.piece, "speech": _speak}
+MAKERS = {"music": performer.piece, "speech": _speak}
 
 
 class Dry:
@@ -48,8 +48,8 @@ class Dry:
         seed: int = 0,
         cache_dir: str = "outputs/cache",
     ) -> None:
-        if kind not in _MAKERS:
-            raise UserError(f"data.kind={kind}: choose one of {', '.join(_MAKERS)}, or give data.root.")
+        if kind not in MAKERS:
+            raise UserError(f"data.kind={kind}: choose one of {', '.join(MAKERS)}, or give data.root.")
         self._built_in = built_in
         self._root = None if root is None else Path(root).expanduser()
         self._kind, self._rate_hz, self._seed = kind, sample_rate_hz, seed
@@ -87,7 +87,7 @@ class Dry:
         if not path.exists():
             log.info("rendering %.0f s of built-in %s (once) ...", self._seconds[split], self._kind)
             path.parent.mkdir(parents=True, exist_ok=True)
-            pieces = [_MAKERS[self._kind](frames / self._rate_hz, self._rate_hz, seed) for seed in seeds]
+            pieces = [MAKERS[self._kind](frames / self._rate_hz, self._rate_hz, seed) for seed in seeds]
             audio.write(path, torch.from_numpy(np.concatenate(pieces))[None], self._rate_hz, subtype="FLOAT")
         return [Take(f"{path.stem}_{n}", path, path, n * frames, (n + 1) * frames, split=split) for n in range(number)]
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from revox_lightning.dsp import style_bands
+from revox_lightning.dsp.drift import drift
 from revox_lightning.models.efficient_net import CHANNELS, EfficientNetB2
 
 MEAN, SPREAD = 0.322970, 0.278452  # of the published training's spectrograms
@@ -23,13 +24,15 @@ class SmallEncoder(nn.Module):
 
     ``STATISTICS`` numbers of each of ``style_bands.BANDS`` bands, in units of the logarithm of an amplitude: of the
     mean power, then mean, deviation, maximum and the tenth that is lowest over time. Then ``envelope`` numbers of
-    the level: what three convolutions find in it, its quantiles, its mean, the peak, how fast it changes.
+    the level: what three convolutions find in it, its quantiles, its mean, the peak, how fast it changes; where the
+    sample rate ``wavers_hz`` is given, how far the speed drifts, too.
     """
 
     STATISTICS = 5
 
-    def __init__(self, channels: int = 32) -> None:
+    def __init__(self, channels: int = 32, wavers_hz: float | None = None) -> None:
         super().__init__()
+        self._wavers_hz = wavers_hz
         self.bands: Tensor
         self.register_buffer("bands", style_bands.bands(), persistent=False)
         sizes = ((1, channels), (channels, channels), (channels, channels))
@@ -40,12 +43,15 @@ class SmallEncoder(nn.Module):
                 for layer in (nn.Conv1d(inside, out, 9, stride=2, padding=4), nn.PReLU(out))
             )
         )
-        self.envelope = 2 * channels + len(_SHARES) + 4
+        self.envelope = 2 * channels + len(_SHARES) + 4 + (0 if wavers_hz is None else 3)
         self.embedding = self.STATISTICS * style_bands.BANDS + self.envelope
 
     def forward(self, x: Tensor) -> Tensor:
         """x (batch, time) -> (batch, embedding)."""
-        return torch.cat((self._of_bands(x).flatten(1), self._of_level(x)), 1)
+        told = [self._of_bands(x).flatten(1), self._of_level(x)]
+        if self._wavers_hz is not None:
+            told.append(torch.log(drift(x, self._wavers_hz) + 0.01) / 2 + 1)
+        return torch.cat(told, 1)
 
     def _of_bands(self, x: Tensor) -> Tensor:
         """(batch, statistics, bands)."""

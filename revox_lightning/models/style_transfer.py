@@ -121,7 +121,7 @@ def style_transfer(
     if chain != "studio" and not isinstance(processor, Automatic | SPSA):
         raise UserError(f"chain={chain} needs effects, Automatic or SPSA: {type(processor).__name__} has nets instead.")
     if size == "small":
-        encoder = SmallEncoder()
+        encoder = SmallEncoder(wavers_hz=sample_rate_hz if chain == "tape" else None)
         return StyleTransfer(encoder, SmallController(encoder, chain), processor, sample_rate_hz, equal_loudness=True)
     if size == "efficientnet_b2":
         encoder = PublishedEncoder()
