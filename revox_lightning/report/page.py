@@ -23,6 +23,7 @@ from revox_lightning.report.page_table import decibels, table
 
 LIMIT_CHARACTERS = 56_000_000  # of sounds: with all else the page stays below 60 MB
 _CURVE_POINTS = 300  # of a learning curve
+_COMPUTED = ("compiler_options", "device", "processor", "precision", "torch", "version")  # of a run, told beside it
 _SCRIPTS = ("player.js", "charts.js", "page.js")
 
 
@@ -186,12 +187,19 @@ def _section(number: int, board: Board) -> str:
 
 def _runs(board: Board) -> str:
     items = "".join(
-        f"<li>{html.escape(row.label)}: "
-        + ", ".join(f"seed {html.escape(str(run.seed))} <code>{html.escape(str(run.path))}</code>" for run in row.runs)
-        + "</li>"
-        for row in board.rows
+        f"<li>{html.escape(row.label)}: " + "; ".join(_run(run) for run in row.runs) + "</li>" for row in board.rows
     )
     return f"<details><summary>The runs of this table</summary><ul>{items}</ul></details>"
+
+
+def _run(run: Run) -> str:
+    """Its seed, its folder, and what computed it, as far as it says."""
+    threads = run.figures.get("computed/threads")
+    said = [run.texts.get("kernels"), *(run.texts.get(f"computed/{name}") for name in _COMPUTED)]
+    said.insert(1, None if threads is None else _many(round(threads), "thread"))
+    by = ", ".join(html.escape(text) for text in said if text)
+    place = f"seed {html.escape(str(run.seed))} <code>{html.escape(str(run.path))}</code>"
+    return f"{place}, computed by {by}" if by else place
 
 
 def _problems(problems: Sequence[str]) -> str:
