@@ -24,6 +24,7 @@ from revox_lightning import __version__
 from revox_lightning.commands import assemble
 from revox_lightning.commands.rows import START
 from revox_lightning.kernels import backend
+from revox_lightning.runs import read_checkpoint
 from revox_lightning.stream import stream
 
 PLACE = Path(__file__).parents[1] / "tests" / "kept_runs"
@@ -79,6 +80,12 @@ def played(folder: Path, x: Tensor, kernels: str) -> Tensor:
         return stream(net, x[None], controls(net), block_samples=999)[0][0]
 
 
+def without_optimisers(path: Path) -> None:
+    """Takes out of a checkpoint what only training needs, which is twice as large as the weights."""
+    content = read_checkpoint(path)
+    torch.save(content | {"optimizer_states": []}, path)
+
+
 def keep(name: str, words: list[str], place: Path) -> None:
     """Trains a run and keeps what is needed to play it."""
     with tempfile.TemporaryDirectory() as scratch:
@@ -90,6 +97,7 @@ def keep(name: str, words: list[str], place: Path) -> None:
         (place / "checkpoints").mkdir(parents=True)
         for file in FILES:
             shutil.copyfile(Path(scratch) / name / file, place / file)
+    without_optimisers(place / "checkpoints" / "best.ckpt")
     x = torch.from_numpy(np.load(place.parent / "input.npz")["x"])
     np.savez_compressed(place / "rendered.npz", y=played(place, x, "torch").numpy())
 
