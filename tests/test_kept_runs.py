@@ -28,7 +28,9 @@ def as_before():
 
 def kept(run: Path) -> tuple[torch.Tensor, torch.Tensor]:
     """What a run was given (1, time), and what it made of it."""
-    return torch.from_numpy(np.load(run.parent / "input.npz")["x"]), torch.from_numpy(np.load(run / "rendered.npz")["y"])
+    return torch.from_numpy(np.load(run.parent / "input.npz")["x"]), torch.from_numpy(
+        np.load(run / "rendered.npz")["y"]
+    )
 
 
 @pytest.mark.parametrize("kernels", TOLERANCE)
