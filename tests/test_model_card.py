@@ -36,7 +36,7 @@ def test_its_figures_are_the_runs_own(trained, tmp_path, capsys):  # noqa: F811
     assert "floor" not in text, "nobody knows the hiss of these recordings"
     assert f"- parameters: {metrics['parameters']}\n" in text and "8000 Hz" in text and "format nam" in text
     assert f"up to {levels['train_input_peak_dbfs']:.1f} dBFS" in text and "loudness of -18 dB" in text
-    assert f"- torch: {model_card.escaped(torch.__version__)}\n" in text and "- kernels: " in text
+    assert f"- torch: {table.escaped(torch.__version__)}\n" in text and "- kernels: " in text
     assert "run-input\\.wav" in text, "the recording's name ..."
     assert str(tmp_path) not in text and "pairs" not in text, "... and not where it lies"
     assert ("does not beat the best linear filter" in text) == (metrics["test/esr"] >= metrics["test/esr_linear"])
@@ -66,9 +66,9 @@ def test_names_are_no_markup(tmp_path):
     text = card_of(exported(run, "format=proteus"))
     bare = re.sub(r"\\.", "", text)
     assert "<" not in bare and "](" not in bare and "onerror" in text
-    assert model_card.escaped("a\nb\u202e\x1b# c") == "a b  \\# c"
+    assert table.escaped("a\nb\u202e\x1b# c") == "a b  \\# c"
     for text in ("# x", "a|b", "![x](y)", "<script>", "`x`", "https://x", "a@b.c", "1. x", "~~x~~", "$x$"):
-        assert not re.search(r"(?<!\\)[\\`*_{}\[\]()<>#.!|&~$@:]", re.sub(r"\\.", "", model_card.escaped(text)))
+        assert not re.search(r"(?<!\\)[\\`*_{}\[\]()<>#.!|&~$@:]", re.sub(r"\\.", "", table.escaped(text)))
 
 
 @pytest.mark.parametrize("metrics", [{}, {"test/esr": None}, {"test/esr": "x"}, {"test/esr": True}, {"test/esr": [1]}])

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -59,7 +58,7 @@ def write(
     """
     name = config.get("name") or one.path.stem
     parts = [
-        f"# {escaped(name)}\n",
+        f"# {table.escaped(name)}\n",
         "An audio effect that was learned from recordings: audio in, audio out.\n",
         "## The model\n\n" + _lines(_model(one, config)),
     ]
@@ -75,18 +74,8 @@ def write(
     return path
 
 
-def escaped(value: object) -> str:
-    """Text that Markdown shows as it is, on one line.
-
-    >>> print(escaped("a_b <i>[x](y)"))
-    a\\_b \\<i\\>\\[x\\]\\(y\\)
-    """
-    line = "".join(" " if unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp") else c for c in str(value))
-    return re.sub(r"([\\`*_{}\[\]()<>#.!|&~$@:])", r"\\\1", line.strip()[:300])
-
-
 def _lines(facts: Mapping[str, Any]) -> str:
-    return "".join(f"- {name}: {escaped(value)}\n" for name, value in facts.items() if value not in (None, ""))
+    return "".join(f"- {name}: {table.escaped(value)}\n" for name, value in facts.items() if value not in (None, ""))
 
 
 def _model(one: Exported, config: Mapping[str, Any]) -> dict[str, Any]:
@@ -146,7 +135,7 @@ def _figures(metrics: Mapping[str, Any], left_out: Sequence[str]) -> list[str]:
     text = "## Figures on the test split\n\n| | ESR | ESR, dB | after the best gain |\n|---|---:|---:|---:|\n"
     text += "".join(rows) + "\nESR: the error's energy over the target's, over the whole test.\n"
     if left_out:
-        text += f"\nThey are of the whole run; this file is without {escaped(', '.join(left_out))}.\n"
+        text += f"\nThey are of the whole run; this file is without {table.escaped(', '.join(left_out))}.\n"
     return [text]
 
 
@@ -172,5 +161,5 @@ def _limits(one: Exported, metrics: Mapping[str, Any], levels: Mapping[str, Any]
             f"Its output was scaled to a loudness of {one.scaled_to_db:g} dB; the figures are from before that."
         )
     if any(one.left_out):
-        said.append(f"Not in this file: {escaped(', '.join(one.left_out))}.")
+        said.append(f"Not in this file: {table.escaped(', '.join(one.left_out))}.")
     return said

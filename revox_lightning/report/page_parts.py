@@ -1,4 +1,4 @@
-"""What all pages that play sounds are made of: styles, scripts, the policy that lets no other run, and their data."""
+"""What pages are made of: styles, scripts, the policy that lets no other run, data, and sounds."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def head(title: str, style: str, scripts: Sequence[str], images: bool = False) -
     scripts draw.
     """
     policy = "default-src 'none'; " + "img-src data: blob:; " * images
-    policy += f"style-src {_hash(style)}; script-src {' '.join(map(_hash, scripts))}"
+    policy += f"style-src {_hash(style)}; script-src {' '.join(map(_hash, scripts))}"  # without scripts: none
     return "\n".join([
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">',
