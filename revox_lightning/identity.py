@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import torch
 
+    from revox_lightning.kernels.backend import Parts
+
 _PACKAGE = Path(__file__).resolve().parent
 _CODE = {".py", ".cpp", ".h", ".hpp"}
 # What does not change a figure: where a run lies and what is logged and drawn of it.
@@ -66,7 +68,7 @@ def version() -> str:
     return f"{__version__} ({told})"
 
 
-def computed(net: torch.nn.Module, device: torch.device, precision: object = "32-true") -> dict[str, Any]:
+def computed(net: Parts, device: torch.device, precision: object = "32-true") -> dict[str, Any]:
     """What computed a run, as flat keys of metrics.json: two runs whose figures differ can be told apart by it.
 
     ``kernels`` is what ran, not what was asked for; ``computed/threads`` is the number of whoever did the work.
