@@ -79,6 +79,14 @@ def test_damaged_figures_are_no_figures(metrics, tmp_path):
     assert "## Figures" not in text and "dBFS" not in text
 
 
+def test_a_compiler_is_told_without_its_folder(tmp_path):
+    (tmp_path / "a.nam").write_bytes(b"x")
+    one = model_card.Exported(tmp_path / "a.nam", "nam", 48_000, 10, 0, None, {}, 1e-7)
+    metrics = {"kernels": "fused (/home/me/env/bin/c++ -I/home/me/x, vectors of 64 bytes)", "computed/threads": 2}
+    text = model_card.write(one, {}, metrics, {}, None).read_text()
+    assert "fused \\(c++ -Ix, vectors of 64 bytes\\)" in text and "home" not in text and "- threads: 2\n" in text
+
+
 def test_a_preset_is_known_by_its_machine():
     cfg = settings.composed(["machine=worn"])
     from omegaconf import OmegaConf

@@ -65,8 +65,10 @@ def write(
     learned = _data(config, metrics, machine)
     parts += ["## What it learned from\n\n" + _lines(learned)] if learned else []
     parts += _figures(metrics, one.left_out)
-    computed = {"kernels": metrics.get("kernels")} | {said: metrics.get(key) for key, said in _COMPUTED.items()}
-    parts += ["## What computed the training\n\n" + _lines(computed)] if any(computed.values()) else []
+    told = {"kernels": metrics.get("kernels")} | {said: metrics.get(key) for key, said in _COMPUTED.items()}
+    # A compiler may lie in somebody's home: of a path its last part is told.
+    computed = {said: re.sub(r"/(?:[^\s/,()]*/)+", "", str(value)) for said, value in told.items() if value is not None}
+    parts += ["## What computed the training\n\n" + _lines(computed)] if computed else []
     parts.append("## Use and limits\n\n" + "".join(f"- {text}\n" for text in _limits(one, metrics, levels)))
     parts.append(f"## Licence\n\n{_LICENCE}\n")
     path, text = one.path.with_name(f"{one.path.name}.md"), "\n".join(parts)
