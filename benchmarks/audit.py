@@ -1,8 +1,10 @@
 """Are the pinned dependencies free of the advisories we know of? Compares constraints.txt with advisories.csv, offline.
 
-``python benchmarks/audit.py``: the versions of constraints.txt, and those that are installed. The list is kept by hand
-(source of each line: the advisory of that number at nvd.nist.gov or github.com/advisories); where there is a network,
-``pip-audit --strict -r constraints.txt`` knows more, and without one it finds nothing and says so only with --strict.
+``python benchmarks/audit.py``: the versions of constraints.txt, and those that are installed. The list is kept by
+hand; each line names the thread at github.com in which package, number and version were read (owner/repository#number,
+looked up 2026-11-30), which is no advisory database. What the authors of a package do not take for a flaw is on it only
+where scanners warn of it. Where there is a network, ``pip-audit --strict -r constraints.txt`` knows more, and without
+one it finds nothing and says so only with --strict.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def advisories() -> list[dict[str, str]]:
-    """The lines of advisories.csv: package, safe_from, advisory, what."""
+    """The lines of advisories.csv: package, safe_from, advisory, what, confirmed_by."""
     with open(Path(__file__).with_name("advisories.csv"), newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
 

@@ -70,10 +70,20 @@ def begin(reader: str, place: Path) -> list[Path]:
 
 def case(reader: str, originals: Sequence[Path], seed: int, number: int) -> str | None:
     """Reads one damaged file: "" where it is accepted, the sentence where it is refused; raises what else comes up."""
+    return read(reader, *damaged(reader, originals, seed, number))
+
+
+def damaged(reader: str, originals: Sequence[Path], seed: int, number: int) -> tuple[Path, bytes]:
+    """One of a reader's files, and what stands in it this time."""
     rng = random.Random(f"{seed}/{reader}/{number}")
     path = originals[rng.randrange(len(originals))]
+    return path, READERS[reader].mutate(path.read_bytes(), rng)
+
+
+def read(reader: str, path: Path, content: bytes) -> str | None:
+    """`case` for content at hand; the file is whole again afterwards."""
     whole = path.read_bytes()
-    path.write_bytes(READERS[reader].mutate(whole, rng))
+    path.write_bytes(content)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -113,11 +123,12 @@ def _work(reader: str, originals: Sequence[Path], seed: int, numbers: Iterable[i
     resource.setrlimit(resource.RLIMIT_AS, (begun + MOST_BYTES,) * 2)
     for number in numbers:
         pipe.send((number,))
+        path, content = damaged(reader, originals, seed, number)  # which may take longer than to read it
         _reset_peak()
         before, started, outcome = _peak_bytes(), time.monotonic(), None
         signal.setitimer(signal.ITIMER_REAL, MOST_SECONDS)
         try:
-            outcome = "refused" if case(reader, originals, seed, number) else None
+            outcome = "refused" if read(reader, path, content) else None
         except Hangs as error:
             outcome = f"hangs in {_where(error)}"
         except BaseException as error:

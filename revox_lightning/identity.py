@@ -5,10 +5,16 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import platform
 import subprocess
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+    from revox_lightning.kernels.backend import Parts
 
 _PACKAGE = Path(__file__).resolve().parent
 _CODE = {".py", ".cpp", ".h", ".hpp"}
@@ -60,6 +66,40 @@ def version() -> str:
     except (OSError, subprocess.SubprocessError):
         return __version__
     return f"{__version__} ({told})"
+
+
+def computed(net: Parts, device: torch.device, precision: object = "32-true") -> dict[str, Any]:
+    """What computed a run, as flat keys of metrics.json: two runs whose figures differ can be told apart by it.
+
+    ``kernels`` is what ran, not what was asked for; ``computed/threads`` is the number of whoever did the work.
+    """
+    import torch
+
+    from revox_lightning.kernels import backend
+
+    fused = device.type == "cpu" and backend.computes(net)
+    found = {
+        "kernels": backend.describe(net) if fused else "torch",
+        "computed/compiler_options": backend.options(net) if fused else None,
+        "computed/device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "computed/processor": _processor(),
+        "computed/threads": backend.threads() if fused else torch.get_num_threads(),
+        "computed/precision": str(precision),
+        "computed/torch": torch.__version__,
+        "computed/version": version(),
+    }
+    return {name: value for name, value in found.items() if value is not None}
+
+
+@functools.cache
+def _processor() -> str:
+    """The processor's name as the system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, platform.processor() or platform.machine())
 
 
 def _without_places(config: Any) -> Any:

@@ -44,9 +44,9 @@ def _is_text(node: Any) -> bool:
     return isinstance(node, yaml.ScalarNode)
 
 
-def read_yaml(path: Path) -> Any:
+def read_yaml(path: Path, most_bytes: int = _MOST_YAML_BYTES) -> Any:
     """The content of a YAML file. Raises OSError, or ValueError with one line on what is wrong."""
-    return parse_yaml(_text(path, _MOST_YAML_BYTES))
+    return parse_yaml(_text(path, most_bytes))
 
 
 def parse_yaml(text: str) -> Any:
@@ -76,7 +76,7 @@ def _number(text: str) -> int | float:
 
 def _text(path: Path, most_bytes: int) -> str:
     if path.stat().st_size > most_bytes:
-        raise ValueError(f"it is larger than {most_bytes / 2**20:g} MB")
+        raise ValueError(f"it is larger than {most_bytes / 2**10:g} kB")
     return path.read_text(encoding="utf-8")
 
 

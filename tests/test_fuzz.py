@@ -75,6 +75,26 @@ def test_a_finding_is_counted_and_the_campaign_goes_on(tmp_path, monkeypatch):
     assert "| poor | 12 |" in fuzz.page({"poor": tally}, 0)
 
 
+def test_only_reading_is_timed(tmp_path, monkeypatch):
+    def slowly(data, rng):
+        time.sleep(0.6)
+        return data
+
+    def read(path):
+        time.sleep(0.6 if path.read_bytes() == b"hangs" else 0)
+
+    def originals(folder):
+        (folder / "a").write_bytes(b"x")
+        return [folder / "a"]
+
+    monkeypatch.setattr(fuzz, "MOST_SECONDS", 0.3)
+    monkeypatch.setitem(READERS, "slow to make", fuzz_readers.Reader(slowly, originals, read))
+    tally = fuzz.run("slow to make", range(2), 0, tmp_path)
+    assert tally.cases == 2 and not tally.bugs and tally.seconds < 0.3
+    monkeypatch.setitem(READERS, "slow", fuzz_readers.Reader(lambda data, rng: b"hangs", originals, read))
+    assert any(what.startswith("hangs in") for what in fuzz.run("slow", range(1), 0, tmp_path).bugs)
+
+
 def test_every_kind_of_damage_is_done():
     rng = fuzz.random.Random(0)
     for mutate, data in (
@@ -107,6 +127,20 @@ def test_a_header_that_promises_too_much_is_not_believed(tmp_path):
     with pytest.raises(UserError, match="damaged after"):
         list(audio.blocks(path, 1000))
     assert time.monotonic() - started < 2
+
+
+def test_a_sweep_of_endless_values_is_refused_unread(tmp_path, monkeypatch):
+    """W&B's schema looks at each value several times: 42 kB of them took 2 s, and 5 s on a busy machine."""
+    path = fuzz_readers._sweeps(tmp_path)[0]
+    content = yaml.safe_load(path.read_text())
+    content["parameters"]["model.hidden"]["values"] = list(range(1000))
+    path.write_text(yaml.safe_dump(content, default_flow_style=True))
+    assert len(sweep_file.read(path)[0]["parameters"]["model.hidden"]["values"]) == 1000
+    content["parameters"]["model.hidden"]["values"] *= 5
+    path.write_text(yaml.safe_dump(content, default_flow_style=True))
+    monkeypatch.setattr(plain_files.yaml, "load", None)  # nobody calls it
+    with pytest.raises(UserError, match="larger than 16 kB"):
+        sweep_file.read(path)
 
 
 def test_devices_and_endless_names_are_no_audio(tmp_path):

@@ -1,16 +1,17 @@
 """`kernels=`: what a run was told, what really ran, and that a command may be told otherwise."""
 
 import json
+import re
 
 import pytest
 import torch
 import yaml
 from test_render import a_run, sound
 
-from revox_lightning import audio
+from revox_lightning import __version__, audio, identity
 from revox_lightning.commands import assemble, evaluate, measure, render, settings, subjects, train
 from revox_lightning.commands.exits import guarded
-from revox_lightning.kernels import backend
+from revox_lightning.kernels import backend, build
 from revox_lightning.models.recurrent import Recurrent
 from revox_lightning.runs import RunFolder
 
@@ -92,7 +93,11 @@ def test_what_really_ran_stands_in_the_figures_of_training_and_evaluation(pair, 
         train.main()
     assert ended.value.code == 0
     run = RunFolder(tmp_path / "run")
-    assert run.read_json("metrics.json")["kernels"] == "torch" and run.config()["kernels"] == "torch"
+    told = run.read_json("metrics.json")
+    assert told["kernels"] == "torch" and run.config()["kernels"] == "torch"
+    assert told["computed/torch"] == torch.__version__ and told["computed/device"] == "cpu"
+    assert told["computed/precision"] == "32-true" and told["computed/version"].startswith(__version__)
+    assert told["computed/threads"] == 1 and told["computed/processor"] and "computed/compiler_options" not in told
     evaluate.evaluate([f"run={run.path}", "kernels=auto"])
     (figures,) = run.path.glob("evaluations/*/metrics.json")
     assert json.loads(figures.read_text())["kernels"] == backend.describe(Recurrent())
@@ -100,3 +105,24 @@ def test_what_really_ran_stands_in_the_figures_of_training_and_evaluation(pair, 
     without_the_key(run.path)
     assert train.resume([f"resume={run.path}", "kernels=torch", "trainer.max_epochs=2"]) == 0
     assert run.config()["kernels"] == "torch" and chosen() == "torch"
+
+
+def test_a_kernel_knows_the_options_it_was_compiled_with(tmp_path, monkeypatch):
+    if backend.library("recurrent") is None:
+        pytest.skip("no C++ compiler")
+    backend.set_threads(3)
+    told = identity.computed(Recurrent(), torch.device("cpu"))
+    assert told["kernels"].startswith("fused") and told["computed/threads"] == 3
+    assert all(flag in told["computed/compiler_options"].split() for flag in build.FLAGS)
+    assert re.search(r"-m(arch|cpu)=|-O3$", told["computed/compiler_options"])
+    monkeypatch.setenv(build.FOLDER, str(tmp_path))
+    monkeypatch.setenv(build.MORE, '-DNAME="a" -O1')
+    monkeypatch.setattr(backend, "_libraries", {})
+    assert identity.computed(Recurrent(), torch.device("cpu"))["computed/compiler_options"].endswith('-DNAME="a" -O1')
+    with backend.using("torch"):
+        assert "computed/compiler_options" not in identity.computed(Recurrent(), torch.device("cpu"))
+
+
+def test_another_device_computes_with_torch():
+    told = identity.computed(Recurrent(), torch.device("meta"), "16-mixed")
+    assert (told["kernels"], told["computed/device"], told["computed/precision"]) == ("torch", "meta", "16-mixed")

@@ -252,6 +252,16 @@ def test_names_are_never_markup(tmp_path):
     assert data["boards"][0]["rows"][0]["label"] == HOSTILE
 
 
+def test_a_run_says_what_computed_it(tmp_path):
+    make_run(tmp_path / "runs" / "a")
+    told = {"kernels": "fused (<c++>)", "computed/device": "cpu", "computed/threads": 2, "computed/torch": "2.13.0"}
+    path = tmp_path / "runs" / "a" / "metrics.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | told))
+    make_run(tmp_path / "runs" / "older", name="b", model={"hidden": 9})
+    text = written(tmp_path / "runs", tmp_path / "r.html")
+    assert "computed by fused (&lt;c++&gt;), 2 threads, cpu, 2.13.0</li>" in text and text.count("computed by") == 1
+
+
 def test_only_the_pages_own_scripts_may_run(tmp_path):
     make_run(tmp_path / "run")
     text = written(tmp_path / "run", tmp_path / "r.html")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from html import escape
 from pathlib import Path
 
@@ -22,7 +23,8 @@ def page(layout: Layout, tape: Path, loopback: Path) -> str:
     )
     items = "\n".join(f"<li>{step}</li>" for step in steps)
     return (
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{escape(tape.name)}</title>'
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><meta http-equiv="Content-Security-Policy" '
+        f"content=\"default-src 'none'; style-src 'unsafe-inline'\"><title>{escape(tape.name)}</title>"
         f"<style>{_STYLE}</style>\n<h1>Recording {escape(tape.name)}</h1>\n"
         f"<p>{_minutes(layout.samples, layout)} of tape, {layout.sample_rate_hz:,} Hz, "
         f"{'two channels' if layout.channels == 2 else 'one channel'}; 0 VU is a sine of {layout.zero_vu_dbfs:g} dBFS. "
@@ -93,9 +95,9 @@ def _recording(layout: Layout, tape: Path) -> list[str]:
 
 
 def _after(tape: Path, layout: Layout) -> list[str]:
-    loop = f"loopback={escape(tape.stem)}_loopback_recorded.wav"
+    name, loop = (escape(shlex.quote(text)) for text in (tape.name, f"loopback={tape.stem}_loopback_recorded.wav"))
     return [
-        f"Run <code>revox align {escape(tape.name)} recorded.wav {loop} out=my_machine</code> (without "
+        f"Run <code>revox align {name} recorded.wav {loop} out=my_machine</code> (without "
         "<code>loopback=</code> if you left it out). It says in plain words what it found, before anything is trained.",
         "Then train: <code>python train.py data=recordings data.root=my_machine/demodulated "
         f"data.sample_rate_hz={layout.sample_rate_hz}</code>. Keep <code>{escape(tape.stem)}.json</code> beside the "

@@ -61,7 +61,7 @@ def capture(argv: list[str]) -> Path:
         _write(path, x, rate_hz, subtype)
     layout.write(out.with_suffix(".json"))
     text = instructions.page(layout, out, beside)
-    write_atomically(page, lambda file: file.write(text.encode()))
+    write_atomically(page, lambda file: file.write(text.encode(errors="backslashreplace")))
     log.info("%s: %.1f minutes, %d sections", out, layout.samples / rate_hz / 60, len(layout.sections))
     print(f"Test tape: {out}   cable: {beside}   how to record it: {page}")
     return page

@@ -6,13 +6,14 @@ import datetime
 import sys
 from typing import Any
 
+import torch
 from omegaconf import DictConfig, OmegaConf
 
+from revox_lightning import identity
 from revox_lightning.commands import assemble, result, settings
 from revox_lightning.commands.exits import disk_faults, guarded
 from revox_lightning.commands.usage import EVALUATE as USAGE
 from revox_lightning.errors import UserError
-from revox_lightning.kernels import backend
 from revox_lightning.metrics import EffectMetrics
 from revox_lightning.report import references
 from revox_lightning.report.listening import Listening
@@ -56,7 +57,7 @@ def evaluate(argv: list[str]) -> dict[str, Any]:
     test = score(net, data.chunks("test"), EffectMetrics(data.sample_rate_hz), listening, by)
     rivals = references.references(data, references.load_filters(folder.filters_path))
     metrics = result.test_metrics(test, rivals, data) | result.by_setting(RunFolder(place), by, data.knobs)
-    RunFolder(place).write_json("metrics.json", metrics | {"kernels": backend.describe(net)})
+    RunFolder(place).write_json("metrics.json", metrics | identity.computed(net, torch.device("cpu")))
     from revox_lightning.report import plots
 
     for i, paths in enumerate(listening.written, 1):

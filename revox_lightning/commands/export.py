@@ -10,13 +10,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from revox_lightning import audio
 from revox_lightning.commands import assemble, settings, usage
 from revox_lightning.commands.exits import disk_faults, guarded, log
+from revox_lightning.commands.show import count
 from revox_lightning.errors import UserError
-from revox_lightning.export import graphs, keras_json, loudness, nam, players, wright
+from revox_lightning.export import graphs, keras_json, loudness, model_card, nam, players, wright
 from revox_lightning.export.snapshot import snapshot
 from revox_lightning.models.delayed import Delayed
 from revox_lightning.models.each_channel import EachChannel
@@ -53,8 +54,8 @@ def export(argv: list[str]) -> Path:
     form = named.get("format", "")
     if "run" not in named or form not in SUFFIXES:
         raise UserError(f"export needs a run and a format ({', '.join(SUFFIXES)}): {usage.EXPORT}.")
-    net, cfg, folder = assemble.load_run(named["run"], kernels="torch")
-    net, fir = _exportable(net, form, named)
+    whole, cfg, folder = assemble.load_run(named["run"], kernels="torch")
+    net, fir = _exportable(whole, form, named)
     if named.get("controls") and form not in _GRAPHS:
         net = snapshot(net, _positions(named["controls"]))
     if "normalise" in named:
@@ -68,7 +69,51 @@ def export(argv: list[str]) -> Path:
             impulse = out.with_name(f"{out.stem}-ir.wav")
             audio.write(impulse, fir.h.detach(), int(cfg.data.sample_rate_hz), subtype="FLOAT")
             print(f"{impulse}: the filter behind it, for the player's cabinet slot ({fir.lookahead} samples late)")
+        card = _card(out, form, whole, net, cfg, folder, named, error)
+        print(f"{card}: what it is, for whoever gets it; its licence is yours to fill in")
     return out
+
+
+def _card(
+    out: Path, form: str, whole: Any, net: Any, cfg: DictConfig, folder: RunFolder, named: dict[str, str], error: float
+) -> Path:
+    """The card of what was written; of a file of another program it holds what the file itself says."""
+    made_here = not Path(named["run"]).expanduser().is_file()
+    names = [str(name) for name in cfg.knobs or []]
+    fixed: list[float | None] = list(_positions(named["controls"])) if named.get("controls") else [None] * len(names)
+    if form in _GRAPHS:  # which keep their knobs
+        fixed = [None] * len(names)
+    left = [
+        said for kind, said in (
+            (TapeHybrid, "generated wow and flutter and hiss"), (EachChannel, "the other channels' nets"),
+            (Delayed, "the delay line"), (Series, "the filter behind the net, which is a file of its own"),
+        ) if _holds(whole, kind) and not _holds(net, kind)
+    ]  # fmt: skip
+    one = model_card.Exported(
+        out, form, int(cfg.data.sample_rate_hz), count(net), net.latency_samples, net.receptive_field,
+        dict(zip(names, fixed, strict=False)), error, left, _number(named, "normalise"),
+    )  # fmt: skip
+    if not made_here:
+        return model_card.write(one, {}, {}, {}, None)
+    config = folder.config() | {"name": named.get("name", cfg.name)}
+    metrics, levels = folder.read_json("metrics.json"), folder.read_json("levels.json")
+    return model_card.write(one, config, metrics, levels, _preset(config))
+
+
+def _holds(net: Any, kind: type) -> bool:
+    return any(isinstance(part, kind) for part in net.modules())
+
+
+def _preset(config: dict[str, Any]) -> str | None:
+    """The name of the preset whose machine a run learned; None for recordings, and for a machine that was changed."""
+    source = config.get("data", {}).get("source")
+    machine = source.get("machine") if isinstance(source, dict) else None
+    if not machine:
+        return None
+    for path in sorted((settings.CONF / "machine").glob("*.yaml")):
+        if OmegaConf.to_container(settings.composed([f"machine={path.stem}"]).machine, resolve=True) == machine:
+            return path.stem
+    return None
 
 
 def _exportable(net: Any, form: str, named: dict[str, str]) -> tuple[Any, FIR | None]:
@@ -128,7 +173,8 @@ def _normalise(net: Any, cfg: DictConfig, wanted: str) -> None:
 
 def _facts(net: Any, cfg: DictConfig, folder: RunFolder, named: dict[str, str]) -> dict[str, Any]:
     """What a player shows of a capture, under the names of .nam files."""
-    rate_hz, metrics = int(cfg.data.sample_rate_hz), folder.read_json("metrics.json")
+    made_here = not Path(named["run"]).expanduser().is_file()  # figures beside a file of another program are others'
+    rate_hz, metrics = int(cfg.data.sample_rate_hz), folder.read_json("metrics.json") if made_here else {}
     if rate_hz != _PLAYERS_RATE_HZ:
         log.warning(
             "the model runs at %d Hz, and most players at %d: they resample, or refuse; train at 48 kHz with "

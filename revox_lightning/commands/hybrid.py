@@ -51,6 +51,8 @@ def train(cfg: DictConfig, path: Path, resume: bool, train_one: Train) -> dict[s
             continue
         cfg.model[part], modules[part], found = _trained(cfg, part, path, resume, train_one)
         metrics |= {f"{part}/{name}": value for name, value in found.items() if not isinstance(value, str)}
+        if part == "net":
+            metrics |= {n: v for n, v in found.items() if n == "kernels" or n.startswith("computed/")}
     net = assemble.build_hybrid(cfg, modules)
     save_atomically({"state_dict": {f"net.{name}": value for name, value in net.state_dict().items()}}, folder.best)
     folder.write_text("config.yaml", OmegaConf.to_yaml(cfg))

@@ -118,7 +118,7 @@ def _progress() -> Iterator[Callable[[str], None]]:
     if not sys.stderr.isatty():
         yield lambda what: log.info("%s ...", what)
         return
-    columns = (TextColumn("{task.description}"), TimeElapsedColumn())
+    columns = (TextColumn("{task.description}", markup=False), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("measuring", total=None)
         yield lambda what: bar.update(task, description=what)

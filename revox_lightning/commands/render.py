@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from omegaconf import DictConfig
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import Progress
 from torch import Tensor
 
@@ -125,7 +126,7 @@ def _render_file(how: _Playing, source: Path, target: Path) -> None:
         Progress(console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True) as bar,
         torch.inference_mode(),
     ):
-        progress = bar.add_task(source.name, total=info.frames)
+        progress = bar.add_task(escape(source.name), total=info.frames)
 
         def loud() -> Iterator[Tensor]:
             nonlocal hottest

@@ -12,7 +12,6 @@ from revox_lightning.commands import portrait
 from revox_lightning.commands.exits import log
 from revox_lightning.commands.show import count, real_time_factor
 from revox_lightning.data.module import PairData
-from revox_lightning.kernels import backend
 from revox_lightning.metrics import EffectMetrics
 from revox_lightning.models.fir import FIR
 from revox_lightning.report import references, table
@@ -48,7 +47,6 @@ def report(
         "real_time_factor": real_time_factor(net, data.sample_rate_hz),
         "audio_seconds_trained": system.audio_seconds_trained,
         "train_seconds": system.train_seconds,
-        "kernels": backend.describe(system.net),
     }
     folder.write_json("metrics.json", metrics)
     from revox_lightning.report import plots

@@ -74,8 +74,8 @@ def _refuse_processes(cfg: DictConfig, hydra_cfg: Any) -> None:
 
 
 def _remove_if_empty(path: Path) -> None:
-    for place in (path, path.parent):
-        if place.is_dir() and not any(place.iterdir()) and place.name != "outputs":
+    for place in (path, path.parent):  # a name of "" is the folder that we are in
+        if place.is_dir() and not any(place.iterdir()) and place.name not in ("outputs", ""):
             place.rmdir()
 
 

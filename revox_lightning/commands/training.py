@@ -12,7 +12,7 @@ import pytorch_lightning as pl
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import EarlyStopping
 
-from revox_lightning import distributed
+from revox_lightning import distributed, identity
 from revox_lightning.callbacks.checkpoints import AtomicCheckpointIO, BestAndLast
 from revox_lightning.callbacks.progress import EpochLines
 from revox_lightning.callbacks.records import MetricsCSV
@@ -86,16 +86,28 @@ def _train(cfg: DictConfig, path: Path, resume: bool) -> dict[str, Any]:
     try:
         trainer.logger = logger or None
         _fit(trainer, system, data, folder if resume else None)
+        computed = identity.computed(net, trainer.strategy.root_device, trainer.precision)
         folder.load_weights(net)
-        if cfg.task == "effect":
-            return result.report(cfg, folder, data, system, filters, logger)
-        if cfg.task == "style":
-            return style_result.report(cfg, folder, data, system, logger)
-        if cfg.task == "proxy":
-            return proxy_result.report(cfg, folder, data, system, logger)
-        return generator_result.report(cfg, folder, data, system, logger)
+        metrics = _report(cfg, folder, data, system, filters, logger) | computed
+        folder.write_json("metrics.json", metrics)
+        if logger:
+            logger.experiment.summary.update(computed)
+        return metrics
     finally:
         loggers.close(logger)
+
+
+def _report(
+    cfg: DictConfig, folder: RunFolder, data: PairData, system: System, filters: dict[str, FIR], logger: Any
+) -> dict[str, Any]:
+    """What a run of its task says of its best weights."""
+    if cfg.task == "effect":
+        return result.report(cfg, folder, data, system, filters, logger)
+    if cfg.task == "style":
+        return style_result.report(cfg, folder, data, system, logger)
+    if cfg.task == "proxy":
+        return proxy_result.report(cfg, folder, data, system, logger)
+    return generator_result.report(cfg, folder, data, system, logger)
 
 
 def _together(cfg: DictConfig) -> bool:

@@ -25,7 +25,7 @@ _loading = threading.Lock()
 # What the kernels' functions return that ctypes would take for an int.
 _RESULTS = {
     "kept_floats": ctypes.c_size_t, "stream_new": ctypes.c_void_p, "tcn_open": ctypes.c_void_p,
-    "wavenet_tape_floats": ctypes.c_size_t, "wavenet_stream": ctypes.c_void_p,
+    "wavenet_tape_floats": ctypes.c_size_t, "wavenet_stream": ctypes.c_void_p, "compiler_options": ctypes.c_char_p,
 }  # fmt: skip
 
 
@@ -129,5 +129,14 @@ def describe(net: Parts) -> str:
     return f"fused ({' '.join(build.compiler())}, vectors of {_vector_bytes()} bytes)"
 
 
+def options(net: Parts) -> str | None:
+    """The options that the compiler was given for the kernels of a net; None where torch computes it."""
+    return _any_library().compiler_options().decode() if computes(net) else None
+
+
 def _vector_bytes() -> int:
-    return next(handle.vector_bytes() for handle in _libraries.values() if handle is not None)
+    return _any_library().vector_bytes()
+
+
+def _any_library() -> ctypes.CDLL:
+    return next(handle for handle in _libraries.values() if handle is not None)

@@ -103,6 +103,12 @@ def _processor() -> str:
         return f"{platform.machine()} {platform.processor()}"
 
 
+def _told(options: list[str]) -> str:
+    """The option by which a kernel knows the others: the records of a run say them."""
+    text = " ".join(options).replace("\\", "\\\\").replace('"', '\\"')
+    return f'-DREVOX_OPTIONS="{text}"'
+
+
 def _compile(command: list[str], source: Path, place: Path) -> None:
     """Raises NoCompiler with the compiler's last words; ``place`` appears whole or not at all."""
     said = ""
@@ -113,9 +119,8 @@ def _compile(command: list[str], source: Path, place: Path) -> None:
         except OSError as error:
             raise NoCompiler(f"{place.parent} cannot be written ({error.strerror})") from error
         try:
-            run = subprocess.run(
-                [*command, *FLAGS, *target, str(source), "-o", made], capture_output=True, text=True, check=False
-            )
+            words = [*command, *FLAGS, *target, _told([*FLAGS, *target]), str(source), "-o", made]
+            run = subprocess.run(words, capture_output=True, text=True, check=False)
             if run.returncode == 0:
                 os.replace(made, place)
                 return

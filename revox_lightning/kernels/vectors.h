@@ -76,3 +76,9 @@ INLINE vec sigmoid_vector(vec x) { return 0.5f + 0.5f * tanh_vector(0.5f * x); }
 
 // How wide this build is: the records of a run say so.
 extern "C" int vector_bytes() { return VECTOR_BYTES; }
+
+// The options that it was compiled with; the build says them.
+#if !defined(REVOX_OPTIONS)
+#define REVOX_OPTIONS ""
+#endif
+extern "C" const char* compiler_options() { return REVOX_OPTIONS; }

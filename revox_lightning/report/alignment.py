@@ -20,7 +20,7 @@ from revox_lightning.capture.align import Alignment
 from revox_lightning.capture.figures import delay_curve
 from revox_lightning.capture.pairs import constant_positions
 from revox_lightning.capture.stretch import loudest, read
-from revox_lightning.files import write_atomically
+from revox_lightning.report import page_parts
 
 _STYLE = (
     "body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#222}"
@@ -57,7 +57,7 @@ def _delays(ax: Axes, alignment: Alignment) -> None:
         ax.plot(tape[doubtful] / rate_hz, ms[doubtful], ".", ms=3, color="0.7")
     lead = 1000 * alignment.line.start / rate_hz
     ax.set(xlabel="time on the tape (s)", ylabel="delay (ms)", title=f"Delay around {lead:.2f} ms (grey: uncertain)")
-    ax.legend(fontsize=8, loc="upper right")
+    _legend(ax, loc="upper right")
     ax.grid(alpha=0.3)
 
 
@@ -68,7 +68,7 @@ def _gains(ax: Axes, alignment: Alignment) -> None:
             side = ("left", "right")[channel] if len(stretch.dry) == 2 else "mono"
             ax.plot(at, gain.gain_db, ".-", lw=0.8, ms=4, label=f"{stretch.name}, {side}")
     ax.set(xlabel="time on the tape (s)", ylabel="gain (dB)", title="Gain by the second where it is loud")
-    ax.legend(fontsize=8, loc="upper right")
+    _legend(ax, loc="upper right")
     ax.grid(alpha=0.3)
 
 
@@ -90,24 +90,30 @@ def _spectra(ax: Axes, alignment: Alignment, recorded: np.ndarray) -> None:
         hz, power = welch(signal, rate_hz, nperseg=min(8192, len(signal)))
         ax.semilogx(hz[1:], 10 * np.log10(power[1:] + 1e-20), lw=1, label=label)
     ax.set(xlabel="frequency (Hz)", ylabel="power density (dBFS/Hz)", title=f"Spectra of {stretch.name}")
+    ax.title.set_parse_math(False)
     ax.set_xlim(20, rate_hz / 2)
     ax.set_ylim(bottom=max(ax.get_ylim()[0], -150))
-    ax.legend(fontsize=8)
+    _legend(ax)
     ax.grid(alpha=0.3, which="both")
+
+
+def _legend(ax: Axes, **where: Any) -> None:
+    for text in ax.legend(fontsize=8, **where).get_texts():
+        text.set_parse_math(False)  # a name with $ is no formula
 
 
 def write_page(path: Path, title: str, figures: dict[str, Any], png: bytes) -> None:
     """Writes the page as one HTML file with the picture in it."""
     order = {"warning": 0, "note": 1}
     findings = sorted(figures["findings"], key=lambda finding: order.get(finding["severity"], 0))
-    said = "".join(f'<li class="{f["severity"]}">{escape(f["sentence"])}</li>\n' for f in findings)
+    said = "".join(f'<li class="{escape(f["severity"])}">{escape(f["sentence"])}</li>\n' for f in findings)
     html = (
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{escape(title)}</title><style>{_STYLE}</style>\n'
+        f"{page_parts.head(title, _STYLE, [], images=True)}\n<body>\n"
         f"<h1>{escape(title)}</h1>\n<p>{escape(summary(figures))}</p>\n<ul>\n{said}</ul>\n"
         f'<img alt="delay, gain and spectra" src="data:image/png;base64,{base64.b64encode(png).decode()}">\n'
-        f"{_table(figures)}</html>\n"
+        f"{_table(figures)}</body></html>\n"
     )
-    write_atomically(path, lambda file: file.write(html.encode()))
+    page_parts.write(path, html)
 
 
 def summary(figures: dict[str, Any]) -> str:

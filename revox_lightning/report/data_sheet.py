@@ -13,6 +13,8 @@ from revox_lightning import plain_files
 from revox_lightning.errors import UserError
 from revox_lightning.files import write_atomically
 from revox_lightning.measure.figures import FIGURES, Figure, bounds, lookup
+from revox_lightning.report import page_parts
+from revox_lightning.report.table import escaped
 
 Sheets = list[tuple[str, dict[str, Any]]]
 
@@ -60,6 +62,7 @@ def write_page(sheets: Sheets, path: Path) -> None:
         body.append(_table(sheets, table))
     from revox_lightning.report import sheet_plots  # matplotlib takes a second to import
 
+    swatches = "".join(f".swatch.c{i} {{ background: {colour}; }}\n" for i, colour in enumerate(sheet_plots.COLOURS))
     curves = "".join(
         f'<figure><img alt="{html.escape(caption)}" src="{address}"><figcaption>{html.escape(caption)}</figcaption>'
         "</figure>"
@@ -68,9 +71,8 @@ def write_page(sheets: Sheets, path: Path) -> None:
     body.append(f'<h2>Curves</h2><div class="curves">{curves}</div>')
     definitions = "".join(f"<p>{text}</p>" for text in _DEFINITIONS)
     body.append(f'<h2>How it was measured</h2><div class="notes">{definitions}</div>')
-    page = f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Data sheet: {html.escape(title)}</title>'
-    page += f"<style>{_STYLE}</style></head><body>{''.join(body)}</body></html>\n"
-    _write(path, page)
+    page = page_parts.head(f"Data sheet: {title}", _STYLE + swatches, [], images=True)
+    _write(path, f"{page}\n<body>{''.join(body)}</body></html>\n")
 
 
 def write_json(sheets: Sheets, path: Path) -> None:
@@ -85,13 +87,13 @@ def write_table(sheets: Sheets, path: Path) -> None:
 
     Raises UserError where the disk refuses.
     """
-    names = [name.replace("|", "/") for name, _ in sheets]
+    names = [escaped(name) for name, _ in sheets]
     lines = ["# Data sheet", "", f"| figure | unit | {' | '.join(names)} |", "|---|---|" + "---:|" * len(names)]
     lines += [f"| {figure.label} | {figure.unit} | {' | '.join(cells)} |" for figure, cells in rows(sheets)]
-    for name, sheet in sheets:
-        lines += ["", *(f"- {name}: {note}." for note in sheet.get("notes", []))]
+    for name, (_, sheet) in zip(names, sheets, strict=True):
+        lines += ["", *(f"- {name}: {escaped(note)}." for note in sheet.get("notes", []))]
         if sheet.get("missed"):
-            target, sentences = sheet["missed"]["target"], sheet["missed"]["sentences"]
+            target, sentences = escaped(sheet["missed"]["target"]), map(escaped, sheet["missed"]["sentences"])
             lines += ["", f"What did {name} miss of {target}? {' '.join(sentences)}"]
     _write(path, "\n".join(lines) + "\n")
 
@@ -156,7 +158,7 @@ def _heads(sheets: Sheets) -> str:
 
     lines = []
     for i, (name, sheet) in enumerate(sheets):
-        swatch = f'<span class="swatch" style="background:{COLOURS[i % len(COLOURS)]}"></span>'
+        swatch = f'<span class="swatch c{i % len(COLOURS)}"></span>'
         mode = {"monitor": "heard while recording (monitor)", "second_pass": "recorded, rewound and replayed"}
         facts = [mode.get(str(sheet.get("mode")), ""), f"{sheet['sample_rate_hz'] / 1000:g} kHz"]
         if sheet.get("zero_vu_dbfs") is not None:
@@ -199,6 +201,6 @@ def _finite(value: Any) -> Any:
 
 def _write(path: Path, text: str) -> None:
     try:
-        write_atomically(path, lambda file: file.write(text.encode()))
+        write_atomically(path, lambda file: file.write(text.encode(errors="backslashreplace")))
     except OSError as error:
         raise UserError(f"could not write {path} ({error.strerror}): choose another folder (out=).") from error

@@ -26,12 +26,13 @@ _NO_RUNS_IN = {"evaluations", "wandb", "cache", ".hydra"}
 
 @dataclass(frozen=True)
 class Run:
-    """One finished run: its config, the figures of metrics.json that are finite numbers, and metrics.csv by epochs."""
+    """One finished run: its config, metrics.json's finite numbers and its texts, and metrics.csv by epochs."""
 
     path: Path
     config: Mapping[str, Any]
     figures: Mapping[str, float]
     epochs: Sequence[Mapping[str, float]]
+    texts: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -138,7 +139,7 @@ def _read_run(path: Path) -> Run:
     figures = {name: float(value) for name, value in metrics.items() if _is_figure(value)}
     if "test/esr" not in figures:
         raise UserError(f"{path} has no error on a test to compare (its task is {config.get('task')}).")
-    return Run(path, config, figures, epochs)
+    return Run(path, config, figures, epochs, {name: v for name, v in metrics.items() if isinstance(v, str)})
 
 
 def _is_plain(config: Any) -> bool:

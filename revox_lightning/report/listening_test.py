@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from revox_lightning.errors import UserError
-from revox_lightning.files import write_atomically
+from revox_lightning.report import page_parts
 from revox_lightning.report.excerpts import SoundStore
 from revox_lightning.report.stimuli import Excerpt, Stimulus, System, excerpts, systems
 
@@ -52,8 +52,7 @@ def write(
         data |= _mushra(found, min(repeat, len(found)), store, shuffle)
     else:
         data |= _abx(under_test, found, trials, store, shuffle)
-    text = _document(data, store.sounds)
-    write_atomically(path, lambda file: file.write(text.encode(errors="backslashreplace")))
+    page_parts.write(path, _document(data, store.sounds))
     return notes
 
 
@@ -119,28 +118,10 @@ def _hidden(key: dict[str, Any]) -> str:
 
 
 def _document(data: dict[str, Any], sounds: Sequence[str]) -> str:
-    scripts = [_part(name) for name in ("player.js", "listen.js", f"{data['kind']}.js")]
-    style = _part("listen.css")
-    policy = f"default-src 'none'; style-src {_hash(style)}; script-src {' '.join(map(_hash, scripts))}"
-    # JSON that cannot end the script element it stands in
-    content = json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
+    scripts = [page_parts.part(name) for name in ("player.js", "listen.js", f"{data['kind']}.js")]
     title = _TITLES[data["kind"]]
     return "\n".join([
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
-        f'<meta http-equiv="Content-Security-Policy" content="{policy}">',
-        '<meta name="viewport" content="width=device-width, initial-scale=1">',
-        f"<title>{title}</title>\n<style>{style}</style>\n</head>\n<body>",
-        f'<header><h1>{title}</h1></header>\n<main id="test"><p>This page needs JavaScript.</p></main>',
-        f'<script type="application/json" id="test-data">{content}</script>',
-        *(f'<script type="text/plain" id="sound-{i}">{sound}</script>' for i, sound in enumerate(sounds)),
-        *(f"<script>{script}</script>" for script in scripts),
-        "</body>\n</html>\n",
+        page_parts.head(title, page_parts.part("listen.css"), scripts),
+        f'<body>\n<header><h1>{title}</h1></header>\n<main id="test"><p>This page needs JavaScript.</p></main>',
+        page_parts.foot("test", data, sounds, scripts),
     ])  # fmt: skip
-
-
-def _part(name: str) -> str:
-    return Path(__file__).with_name(name).read_text(encoding="utf-8")
-
-
-def _hash(text: str) -> str:
-    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"

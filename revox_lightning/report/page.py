@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import html
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,14 +12,15 @@ from typing import Any
 import numpy as np
 
 from revox_lightning import __version__
-from revox_lightning.files import write_atomically
 from revox_lightning.report import excerpts as sounds
+from revox_lightning.report import page_parts
 from revox_lightning.report.excerpts import Excerpt, SoundStore
 from revox_lightning.report.leaderboard import Board, Row, Run
 from revox_lightning.report.page_table import decibels, table
 
 LIMIT_CHARACTERS = 56_000_000  # of sounds: with all else the page stays below 60 MB
 _CURVE_POINTS = 300  # of a learning curve
+_COMPUTED = ("compiler_options", "device", "processor", "precision", "torch", "version")  # of a run, told beside it
 _SCRIPTS = ("player.js", "charts.js", "page.js")
 
 
@@ -32,9 +30,7 @@ def write(path: Path, boards: Sequence[Board], problems: Sequence[str], count: i
     heard = [sounds.excerpts(board, count, seconds, notes) for board in boards]
     store, heard = _stored(heard, notes)
     data = {"boards": [_board_data(b, found, store) for b, found in zip(boards, heard, strict=True)]}
-    text = _document(boards, [*problems, *notes], data, store.sounds)
-    # A folder's name may hold bytes that are no text.
-    write_atomically(path, lambda file: file.write(text.encode(errors="backslashreplace")))
+    page_parts.write(path, _document(boards, [*problems, *notes], data, store.sounds))
     return notes
 
 
@@ -125,50 +121,27 @@ def _rounded(value: float) -> float:
 
 
 def _document(boards: Sequence[Board], problems: Sequence[str], data: dict[str, Any], stored: Sequence[str]) -> str:
-    style = _part("page.css")
-    scripts = [_part(name) for name in _SCRIPTS]
-    # Nothing is loaded, and nothing runs but these scripts, whatever a name in a run's folder may say.
-    policy = (
-        f"default-src 'none'; img-src data: blob:; style-src {_hash(style)}; script-src {' '.join(map(_hash, scripts))}"
-    )
+    scripts = [page_parts.part(name) for name in _SCRIPTS]
     runs = sum(len(row.runs) for board in boards for row in board.rows)
     models = sum(len(board.rows) for board in boards)
     sections = "".join(_section(i, board) for i, board in enumerate(boards))
     listening = any(board["excerpts"] for board in data["boards"])
     links = [(f"board-{i}", board.title) for i, board in enumerate(boards)] + [("listen", "Listen")] * listening
     contents = "".join(f'<li><a href="#{place}">{html.escape(text)}</a></li>' for place, text in links)
+    title = f"Comparison of {_many(models, 'model')}"
     return "\n".join([
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
-        f'<meta http-equiv="Content-Security-Policy" content="{policy}">',
-        '<meta name="viewport" content="width=device-width, initial-scale=1">',
-        f"<title>Comparison of {_many(models, 'model')}</title>\n<style>{style}</style>\n</head>\n<body>",
-        f"<header><h1>Comparison of {_many(models, 'model')}</h1>",
+        page_parts.head(title, page_parts.part("page.css"), scripts, images=True),
+        f"<body>\n<header><h1>{title}</h1>",
         f"<p>{_many(runs, 'run')}; {_many(len(boards), 'table')}, one for each data set.</p>",
         f'<nav aria-label="Contents"><ul>{contents}</ul></nav></header>',
         f"<main>{sections}{_LISTEN * listening}{_problems(problems)}</main>",
         f"<footer>Written by revox_lightning {html.escape(__version__)}.</footer>",
-        f'<script type="application/json" id="report-data">{_json(data)}</script>',
-        *(f'<script type="text/plain" id="sound-{i}">{text}</script>' for i, text in enumerate(stored)),
-        *(f"<script>{text}</script>" for text in scripts),
-        "</body>\n</html>\n",
+        page_parts.foot("report", data, stored, scripts),
     ])  # fmt: skip
 
 
 def _many(count: int, what: str) -> str:
     return f"{count} {what}{'s' * (count != 1)}"
-
-
-def _part(name: str) -> str:
-    return Path(__file__).with_name(name).read_text(encoding="utf-8")
-
-
-def _hash(text: str) -> str:
-    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
-
-
-def _json(data: Any) -> str:
-    """JSON that cannot end the script element it stands in."""
-    return json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
 
 
 _LISTEN = """<section id="listen" aria-labelledby="listen-heading"><h2 id="listen-heading">Listen</h2>
@@ -186,12 +159,19 @@ def _section(number: int, board: Board) -> str:
 
 def _runs(board: Board) -> str:
     items = "".join(
-        f"<li>{html.escape(row.label)}: "
-        + ", ".join(f"seed {html.escape(str(run.seed))} <code>{html.escape(str(run.path))}</code>" for run in row.runs)
-        + "</li>"
-        for row in board.rows
+        f"<li>{html.escape(row.label)}: " + "; ".join(_run(run) for run in row.runs) + "</li>" for row in board.rows
     )
     return f"<details><summary>The runs of this table</summary><ul>{items}</ul></details>"
+
+
+def _run(run: Run) -> str:
+    """Its seed, its folder, and what computed it, as far as it says."""
+    threads = run.figures.get("computed/threads")
+    said = [run.texts.get("kernels"), *(run.texts.get(f"computed/{name}") for name in _COMPUTED)]
+    said.insert(1, None if threads is None else _many(round(threads), "thread"))
+    by = ", ".join(html.escape(text) for text in said if text)
+    place = f"seed {html.escape(str(run.seed))} <code>{html.escape(str(run.path))}</code>"
+    return f"{place}, computed by {by}" if by else place
 
 
 def _problems(problems: Sequence[str]) -> str:

@@ -94,7 +94,9 @@ def _draw(ax: Axes, x: Any, channels: Any, i: int, label: str | None, **style: A
 
 def _legend(ax: Axes, **where: Any) -> None:
     if ax.get_legend_handles_labels()[1]:
-        ax.legend(fontsize=8, edgecolor="none", framealpha=0.7, **where)
+        legend = ax.legend(fontsize=8, edgecolor="none", framealpha=0.7, **where)
+        for text in legend.get_texts():
+            text.set_parse_math(False)  # a name with $ is no formula
 
 
 def _hz_axis(ax: Axes, low: float = 20, high: float = 20_000) -> None:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import json
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
 from torch import Tensor
 
-from revox_lightning.files import write_atomically
+from revox_lightning.report import page_parts
 from revox_lightning.report.excerpts import SoundStore
 
 LIMIT_CHARACTERS = 56_000_000  # of sounds: longer ones are shortened, all to the same seconds
@@ -42,28 +39,17 @@ def page(
         "rate": max(rate_hz for _, _, rate_hz in rows),
         "sounds": [{"name": name, "sound": number} for (name, _, _), number in zip(rows, numbers, strict=True)],
     }
-    text = _document(title, data, store.sounds, _table(columns, figures))
-    write_atomically(path, lambda file: file.write(text.encode(errors="backslashreplace")))
+    page_parts.write(path, _document(title, data, store.sounds, _table(columns, figures)))
 
 
 def _document(title: str, data: dict, stored: Sequence[str], table: str) -> str:
-    style = _part("page.css")
-    scripts = [_part(name) for name in _SCRIPTS]
-    # Nothing is loaded, and nothing runs but these scripts, whatever a name may say.
-    policy = f"default-src 'none'; style-src {_hash(style)}; script-src {' '.join(map(_hash, scripts))}"
-    told = json.dumps(data, allow_nan=False).replace("<", "\\u003c")
+    scripts = [page_parts.part(name) for name in _SCRIPTS]
     return "\n".join([
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
-        f'<meta http-equiv="Content-Security-Policy" content="{policy}">',
-        '<meta name="viewport" content="width=device-width, initial-scale=1">',
-        f"<title>{escape(title)}</title>\n<style>{style}</style>\n</head>\n<body>",
-        f"<header><h1>{escape(title)}</h1></header>",
+        page_parts.head(title, page_parts.part("page.css"), scripts),
+        f"<body>\n<header><h1>{escape(title)}</h1></header>",
         '<main><div id="listening"><p>This part needs JavaScript.</p></div>',
         f"{table}</main>",
-        f'<script type="application/json" id="sounds-data">{told}</script>',
-        *(f'<script type="text/plain" id="sound-{i}">{text}</script>' for i, text in enumerate(stored)),
-        *(f"<script>{text}</script>" for text in scripts),
-        "</body>\n</html>\n",
+        page_parts.foot("sounds", data, stored, scripts),
     ])  # fmt: skip
 
 
@@ -78,11 +64,3 @@ def _table(columns: Sequence[str], figures: Sequence[Sequence[str]]) -> str:
         for line in figures
     )
     return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table></div>'
-
-
-def _part(name: str) -> str:
-    return Path(__file__).with_name(name).read_text(encoding="utf-8")
-
-
-def _hash(text: str) -> str:
-    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"

@@ -1,8 +1,10 @@
-"""Results as tables in plain text."""
+"""Results as tables in plain text, and text that Markdown takes for nothing else."""
 
 from __future__ import annotations
 
 import math
+import re
+import unicodedata
 from collections.abc import Sequence
 
 
@@ -17,12 +19,16 @@ def show(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> N
     """Prints a table; numbers stand on the right."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
-    table = Table(title=title, title_justify="left", title_style="bold")
+    def plain(text: str) -> Text:  # a name may look like rich's own markup, or speak to the terminal
+        return Text("".join(c if c.isprintable() else "?" for c in text))
+
+    table = Table(title=plain(title), title_justify="left", title_style="bold")
     for i, column in enumerate(columns):
-        table.add_column(column, justify="left" if i == 0 else "right", overflow="fold")
+        table.add_column(plain(column), justify="left" if i == 0 else "right", overflow="fold")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(plain, row))
     console = Console()
     if not console.is_terminal:
         console = Console(width=140)
@@ -51,3 +57,13 @@ def verdict(model: dict[str, float], linear: dict[str, float], linear_label: str
         f"The model does NOT beat the best linear filter ({linear_label}): it is {-gains_db[0]:.1f} dB worse (after "
         f"the best gain for each, {-gains_db[1]:.1f} dB). Train longer, try linear_start=true, or use the filter."
     )
+
+
+def escaped(value: object) -> str:
+    """Text that Markdown shows as it is, on one line.
+
+    >>> print(escaped("a_b <i>[x](y)"))
+    a\\_b \\<i\\>\\[x\\]\\(y\\)
+    """
+    line = "".join(" " if unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp") else c for c in str(value))
+    return re.sub(r"([\\`*_{}\[\]()<>#.!|&~$@:])", r"\\\1", line.strip()[:300])
