@@ -9,6 +9,7 @@ import torch
 
 from revox_lightning import audio
 from revox_lightning.data import instruments, performer, sources, speech
+from revox_lightning.data.index import Index
 from revox_lightning.data.recordings import SUFFIXES
 from revox_lightning.data.takes import SPLITS, Take
 from revox_lightning.errors import UserError
@@ -20,8 +21,8 @@ _MAKERS = {"music": performer.perform, "speech": speech.speak}
 class Dry:
     """Dry and wet of a take are one file: a folder's, or ``seconds`` a split of built-in ``kind`` music or speech.
 
-    A folder train, val or test on the way names the split. Rendered files lie under ``cache_dir/dry``. Raises UserError
-    for another kind and for a folder without audio.
+    A folder train, val or test on the way names the split; files that cannot be read are left out and named in a list.
+    Rendered files lie under ``cache_dir/dry``. Raises UserError for another kind and for a folder without audio.
     """
 
     knobs: tuple[str, ...] = ()
@@ -42,17 +43,20 @@ class Dry:
         self._kind, self._rate_hz, self._seed = kind, sample_rate_hz, seed
         self._seconds = seconds or {"train": 600.0, "val": 60.0, "test": 120.0}
         self._folder = Path(cache_dir) / "dry"
+        self.index = Index() if root is None else Index(cache_dir, root, skips=True)
 
     def takes(self) -> list[Take]:
         """One take for each file; renders what is missing."""
         if self._root is None:
-            return [_take(self._rendered(split), split) for split in SPLITS]
-        takes = [_take(path, sources.named_split(path)) for path in sources.files(self._root, SUFFIXES)]
-        if not takes:
+            return [self._take(self._rendered(split), split) for split in SPLITS]
+        files = sources.files(self._root, SUFFIXES)
+        if not files:
             raise UserError(
                 f"data.root={self._root} holds no recording: give a folder of {', '.join(sorted(SUFFIXES))}."
             )
-        return takes
+        self.index.look_at(files)
+        self.index.tell_unreadable(files)
+        return [self._take(path, sources.named_split(path)) for path in files if self.index.problem(path) is None]
 
     def floor_energy(self, split: str) -> float | None:
         """None: there is no machine."""
@@ -72,6 +76,5 @@ class Dry:
             audio.write(path, torch.from_numpy(x)[None], self._rate_hz, subtype="FLOAT")
         return path
 
-
-def _take(path: Path, split: str | None) -> Take:
-    return Take(path.stem, path, path, 0, audio.info(path).frames, split=split)
+    def _take(self, path: Path, split: str | None) -> Take:
+        return Take(path.stem, path, path, 0, self.index.info(path).frames, split=split)

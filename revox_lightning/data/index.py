@@ -76,6 +76,7 @@ class Index:
         self._place: Path | None = None
         self._entries: dict[Path, _Entry] = {}
         self._kept: dict[Path, _Entry] = {}  # from an earlier start; whether they still hold is seen when asked for
+        self._told: set[Path] = set()
         self._lock = threading.Lock()
         if folder is not None:
             root = Path(root).expanduser().resolve()
@@ -107,6 +108,19 @@ class Index:
     def damaged(self, path: Path, reason: str) -> None:
         """Notes that a file cannot be read."""
         self._entry(path).problem = reason
+
+    def tell_unreadable(self, paths: Iterable[Path]) -> None:
+        """Says in one list which of the files cannot be read, each once; raises UserError where none can."""
+        problems = {path: self.problem(path) for path in dict.fromkeys(paths)}
+        reasons = {path: problem for path, problem in problems.items() if problem is not None}
+        if problems and len(reasons) == len(problems):
+            more = f" (so it is with all {len(reasons)} files)" if len(reasons) > 1 else ""
+            raise UserError(next(iter(reasons.values())) + more)
+        new = [reason for path, reason in reasons.items() if path not in self._told]
+        self._told |= set(reasons)
+        if new:
+            listed = "\n  ".join(new)
+            log.warning("%d of %d files cannot be read and are left out:\n  %s", len(new), len(problems), listed)
 
     def finding(self, path: Path, key: str) -> Any:
         """What ``keep`` kept under that key as long as the file has not changed; None without."""

@@ -6,7 +6,9 @@ import csv
 import logging
 import math
 import os
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from revox_lightning import audio, plain_files
 from revox_lightning.data.index import Index
@@ -56,41 +58,37 @@ class Recordings:
         self.zero_vu_dbfs = zero_vu_dbfs
         self._floor = None if root is None else _floor(Path(root).expanduser())
         self.index = Index(cache_dir, next(v for v in (root, manifest, dry) if v is not None), skips=True)
-        self._left_out: dict[Path, str] = {}
+        self._named: list[Path] = []  # all files of all pairs
         if manifest is not None:
             self._found = self._manifest(Path(manifest).expanduser(), delay_samples)
         else:
             pairs = [(Path(str(dry)).expanduser(), Path(str(wet)).expanduser(), None)]
             pairs = pairs if root is None else _folder(Path(root).expanduser())
             pairs = [(*resolved(dry, wet), split) for dry, wet, split in pairs]
-            self.index.look_at(path for dry, wet, _ in pairs for path in (dry, wet))
+            self._look_at(pairs)
             readable = [one for one in pairs if self._readable(*one[:2])]
             self._found = [pair(d, w, split, delay_samples, index=self.index) for d, w, split in readable]
-        self._tell(self._left_out)
+        self._tell()
 
     def takes(self) -> list[Take]:
         """All takes found, in a fixed order; without those whose files turned out to be damaged."""
-        before = dict(self._left_out)
         self._found = [take for take in self._found if self._readable(take.dry, take.wet)]
-        self._tell({path: reason for path, reason in self._left_out.items() if path not in before})
+        self._tell()
         return list(self._found)
 
-    def _readable(self, dry: Path, wet: Path) -> bool:
-        problems = {path: self.index.problem(path) for path in (dry, wet)}
-        found = {path: problem for path, problem in problems.items() if problem is not None}
-        self._left_out |= found
-        return not found
+    def _look_at(self, pairs: Iterable[tuple[Any, ...]]) -> None:
+        self._named = [path for dry, wet, *_ in pairs for path in (dry, wet)]
+        self.index.look_at(self._named)
 
-    def _tell(self, left_out: dict[Path, str]) -> None:
-        """Says which files cannot be read; raises UserError where nothing else is there."""
-        if not left_out:
-            return
-        reasons = list(left_out.values())
+    def _readable(self, *files: Path) -> bool:
+        return all(self.index.problem(path) is None for path in files)
+
+    def _tell(self) -> None:
+        """Says which files cannot be read, whose partners are left out with them; raises UserError without a pair."""
+        self.index.tell_unreadable(self._named)
         if not self._found:
-            more = f" (and so it is with {len(reasons) - 1} more files: no pair is left)" if len(reasons) > 1 else ""
-            raise UserError(reasons[0] + more)
-        listed = "\n  ".join(reasons)
-        log.warning("%d of the files cannot be read and are left out, with their partners:\n  %s", len(reasons), listed)
+            problems = (self.index.problem(path) for path in self._named)
+            raise UserError(f"{next(problem for problem in problems if problem)} (and no other pair is whole)")
 
     def floor_energy(self, split: str) -> float | None:
         """Mean square of the hiss and modulation noise in a split's wet signal, where `revox align` measured it.
@@ -121,7 +119,7 @@ class Recordings:
         self.knobs = tuple(name for name in columns if name not in _COLUMNS)
         places = [f"{path}, line {n}" for n in range(2, len(rows) + 2)]
         files = [_files_of(row, place, path.parent) for row, place in zip(rows, places, strict=True)]
-        self.index.look_at(file for pair_of in files for file in pair_of)
+        self._look_at(files)
         found = [self._row(*one, path.parent, delay_samples) for one in zip(rows, places, files, strict=True)]
         return [take for take in found if take is not None]
 
