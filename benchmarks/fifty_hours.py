@@ -6,7 +6,7 @@ the process to the first update of the net, and for an epoch of one minute of au
 up to its end. Processor seconds, because a busy machine makes clocks tell of its other work; threads read side by side.
 The reference of every figure is that of the shortest size.
 
-Pairs are mono FLAC files of ten minutes, 16 bit, 44.1 kHz: six seconds of noise in every minute, the rest silence. One
+Pairs are mono FLAC files of ten minutes, 16 bit, 16 kHz: six seconds of noise in every minute, the rest dither. One
 hour of them is made; more hours are the same files under other names (hard links), so they come from the system's
 cache once they were read. They are deleted afterwards.
 """
@@ -25,8 +25,9 @@ from typing import Any
 import pairs
 
 ROOT = Path(__file__).parents[1]
-RATE_HZ = 44_100
+RATE_HZ = 16_000
 HOURS, QUICK_HOURS = (1, 10, 50), (1, 2)
+MEMORY_MB = 256  # less than an hour needs: no size is kept in memory
 MINUTES, FILES_AN_HOUR, HEARD_SECONDS = 10, 6, 6
 COLUMNS = {
     "hours": "hours", "start": "start", "found (s)": "found", "looked at (s)": "looked_at", "filters (s)": "filters",
@@ -103,6 +104,7 @@ def a_start(root: Path, cache: Path, place: Path) -> dict[str, float]:
     """The figures of one training."""
     words = [
         "data=recordings", f"data.root={root}", f"data.cache_dir={cache}", "data.epoch_seconds=60",
+        f"data.sample_rate_hz={RATE_HZ}", f"data.memory_mb={MEMORY_MB}",
         "model=lstm", "size=8", "trainer.accelerator=cpu", "trainer.max_epochs=1", "logger=none",
         f"run_dir={place / 'run'}",
     ]  # fmt: skip

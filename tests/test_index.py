@@ -55,6 +55,11 @@ def looks(monkeypatch):
     return names
 
 
+def said(caplog, text):
+    """How many notes of the log say something."""
+    return len({id(record) for record in caplog.records if text in record.getMessage()})
+
+
 def source(folder, **how):
     return Recordings(root=str(folder), cache_dir=str(folder.parent / "cache"), **how)
 
@@ -135,7 +140,7 @@ def test_what_cannot_be_read_is_left_out_and_named_in_one_list(folder, caplog):
     cut_off(folder / "t2-target.wav")
     found = source(folder)
     assert [take.name for take in found.takes()] == ["t3-input"]
-    (warning,) = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    (warning,) = {record.getMessage() for record in caplog.records if record.levelno == logging.WARNING}
     assert warning.startswith("3 of 8 files cannot be read")
     assert all(name in warning for name in ("t0-input.wav", "t1-target.wav", "t2-target.wav"))
     data(found).check()
@@ -150,7 +155,7 @@ def test_damage_inside_a_file_is_found_and_left_out_for_good(folder, caplog, loo
     found = data(source(folder), split_by="file", fractions=[0.6, 0.2, 0.2])
     found.check()
     names = {take.name for split in ("train", "val", "test") for take in found.takes(split)}
-    assert names == {"t0-input", "t2-input", "t3-input"} and caplog.text.count("is damaged after") == 1
+    assert names == {"t0-input", "t2-input", "t3-input"} and said(caplog, "is damaged after") == 1
     looks.clear()
     again = data(source(folder), split_by="file", fractions=[0.6, 0.2, 0.2])
     again.check()
@@ -168,7 +173,7 @@ def test_damage_that_training_meets_does_not_end_it(folder, caplog):
     places = [[place for place, _ in batch] for batch in found._batches(0)]
     batches = list(found.train_dataloader())
     assert [len(batch["dry"]) for batch in batches] == [len(batch) for batch in places]
-    assert caplog.text.count("is damaged after") == 1
+    assert said(caplog, "is damaged after") == 1
     whole = Reader()
     takes, replaced = found.takes("train"), 0
     for batch, asked in zip(batches, places, strict=True):
@@ -290,7 +295,7 @@ def test_recordings_without_a_wet_side_are_indexed_alike(folder, tmp_path, opene
         opened.clear()
         found = Dry(root=str(folder), cache_dir=str(tmp_path / "cache"))
         assert len(found.takes()) == 7
-    assert not opened and caplog.text.count("1 of 8 files cannot be read") == 2
+    assert not opened and said(caplog, "1 of 8 files cannot be read") == 2
 
 
 def test_thousands_of_takes_are_split_in_no_time(monkeypatch):

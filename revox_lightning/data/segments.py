@@ -94,7 +94,7 @@ class Segments(Dataset):
         return {"dry": torch.stack(dry), "wet": torch.stack(wet), "controls": torch.stack(controls)}
 
     def _read(self, here: Place, there: Place) -> tuple[torch.Tensor, ...] | None:
-        """Dry, wet and controls of one pair of places; None where a file is damaged, which is said once."""
+        """Dry, wet and controls of one pair of places; None where a file is damaged, which is said once an epoch."""
         (index, start), (other, position) = here, there
         take, target = self.takes[index], self.takes[other]
         try:
