@@ -19,6 +19,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -109,32 +110,40 @@ def a_start(root: Path, cache: Path, place: Path) -> dict[str, float]:
         f"run_dir={place / 'run'}",
     ]  # fmt: skip
     out = place / "told.json"
+    out.unlink(missing_ok=True)
     command = [sys.executable, "-c", TRAINING, str(out), *words]
     done = subprocess.run(command, cwd=place, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"the training ended with status {done.returncode}: {done.stderr.strip()[-500:]}")
-    return json.loads(out.read_text())
+    told = json.loads(out.read_text())
+    pairs.say(f"{root.name}: {told}")
+    return told
 
 
 def measure(given: argparse.Namespace) -> list[dict[str, Any]]:
     """Two rows a size, of the first start and of the second."""
-    rows: list[dict[str, Any]] = []
+    sizes = given.hours or (QUICK_HOURS if given.quick else HOURS)
     with tempfile.TemporaryDirectory(prefix="revox_hours_", dir=given.place) as name:
-        place = Path(name)
-        (place / "hour").mkdir()
-        made = an_hour(place / "hour")
-        for hours in given.hours or (QUICK_HOURS if given.quick else HOURS):
-            root = hours_of(made, hours, place / f"hours_{hours}")
-            for start in (1, 2):
-                told = a_start(root, place / f"cache_{hours}", place)
-                shortest = rows[start - 1] if len(rows) > 1 else told
-                ratios = {f"{key}_ratio": told[key] / shortest[key] for key in MEASURED}
-                pairs.say(f"{hours} h, start {start}: {told}")
-                rows.append({
-                    "job": f"{hours} h, start {start}", "hours": hours, "start": start, "ours": told["first_update"],
-                    "reference": shortest["first_update"], "ratio": shortest["first_update"] / told["first_update"],
-                    "unit": "CPU s to the first update", "threads": os.cpu_count(), **told, **ratios,
-                })  # fmt: skip
+        (place := Path(name) / "hour").mkdir()
+        made = an_hour(place)
+        roots = [hours_of(made, hours, Path(name) / f"hours_{hours}") for hours in sizes]
+
+        def starts(root: Path) -> list[dict[str, float]]:
+            (own := root.with_name(f"of_{root.name}")).mkdir()
+            return [a_start(root, own / "cache", own) for _ in range(2)]
+
+        with ThreadPoolExecutor() as pool:  # side by side: neither processor seconds nor memory mind
+            told = list(pool.map(starts, roots))
+    rows = []
+    for hours, both in zip(sizes, told, strict=True):
+        for start, figures in enumerate(both, 1):
+            shortest = told[0][start - 1]
+            rows.append({
+                "job": f"{hours} h, start {start}", "hours": hours, "start": start, "ours": figures["first_update"],
+                "reference": shortest["first_update"], "ratio": shortest["first_update"] / figures["first_update"],
+                "unit": "CPU s to the first update", "threads": os.cpu_count(), **figures,
+                **{f"{key}_ratio": figures[key] / shortest[key] for key in MEASURED},
+            })  # fmt: skip
     return rows
 
 

@@ -182,6 +182,22 @@ def test_damage_that_training_meets_does_not_end_it(folder, caplog):
     assert 0 < replaced < sum(map(len, places)) / 2
 
 
+def test_damage_that_validation_meets_is_silence_and_the_filters_do_without(folder, caplog):
+    logging.getLogger("revox_lightning").propagate = True
+    whole = data(source(folder), memory_mb=0.0)
+    energies = [float(batch["wet"].square().sum()) for batch in whole.chunks("train")]
+    everything = references.correlations(whole, "train")[0]
+    spoilt(folder / "t1-target.wav")
+    found = data(source(folder), memory_mb=0.0, chunk_samples=1000)
+    chunks = list(found.chunks("train"))
+    assert sum(float(chunk["wet"].square().sum()) for chunk in chunks) < sum(energies)
+    silent = [chunk for chunk in chunks if not chunk["wet"].any()]
+    assert silent and not any(chunk["dry"].any() for chunk in silent) and len(silent) < len(chunks) / 3
+    assert said(caplog, "t1-target.wav is damaged after") == 1
+    part = references.correlations(found, "train")[0]
+    assert 0 < part.samples < everything.samples
+
+
 def test_a_missing_file_of_a_manifest_is_the_users_to_mend(folder, tmp_path, caplog):
     logging.getLogger("revox_lightning").propagate = True
     (folder / "t0-input.wav").write_bytes(b"")

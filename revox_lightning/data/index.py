@@ -77,6 +77,7 @@ class Index:
         self._entries: dict[Path, _Entry] = {}
         self._kept: dict[Path, _Entry] = {}  # from an earlier start; whether they still hold is seen when asked for
         self._told: set[Path] = set()
+        self._news = False  # whether there is something to write
         self._lock = threading.Lock()
         if folder is not None:
             root = Path(root).expanduser().resolve()
@@ -92,6 +93,7 @@ class Index:
         if new:
             for path, entry in zip(new, in_parallel(_looked_at, new, "headers"), strict=True):
                 self._entries[path] = entry
+            self._news = True
             self.save()
 
     def info(self, path: Path) -> audio.AudioInfo:
@@ -108,6 +110,7 @@ class Index:
     def damaged(self, path: Path, reason: str) -> None:
         """Notes that a file cannot be read."""
         self._entry(path).problem = reason
+        self._news = True
 
     def tell_unreadable(self, paths: Iterable[Path]) -> None:
         """Says in one list which of the files cannot be read, each once; raises UserError where none can."""
@@ -131,11 +134,13 @@ class Index:
     def keep(self, path: Path, key: str, finding: Any) -> None:
         """Keeps something (as JSON takes it) about a file."""
         self._entry(path).findings[key] = finding
+        self._news = True
 
     def save(self) -> None:
         """Writes the file, where there is a place for one; what cannot be written is found again at the next start."""
-        if self._place is None:
+        if self._place is None or not self._news:
             return
+        self._news = False
         # What could not be opened is tried again at the next start: permissions and disks come back.
         files = {
             str(path): {

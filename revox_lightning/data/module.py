@@ -7,6 +7,7 @@ import functools
 import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -14,9 +15,10 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader, Subset
 
+from revox_lightning import audio
 from revox_lightning.data import inspect, passages, resampling, trajectories
 from revox_lightning.data.index import Index
-from revox_lightning.data.segments import Batches, Chunks, Place, Segments, as_it_is, drawn
+from revox_lightning.data.segments import Batches, Chunks, Place, Segments, as_it_is, drawn, say_once
 from revox_lightning.data.takes import Reader, Take, first_part, keep_apart, megabytes, moved, skipped, split
 from revox_lightning.errors import UserError
 
@@ -135,13 +137,18 @@ class PairData(pl.LightningDataModule):
         Where the delay wanders, dry is moved along it. Of a split that is longer than ``most_seconds`` about so much
         is drawn, the same every time, in passages from all over it.
         """
-        takes, minute = self.takes(split), 60 * self.sample_rate_hz
+        takes, minute, damaged = self.takes(split), 60 * self.sample_rate_hz, set[Path]()
         most = math.inf if most_seconds is None else most_seconds * self.sample_rate_hz
         for take, begin, end in passages.spread(takes, most):
             for start in range(begin, end, minute):
                 stop = min(start + minute, end)
                 first, last = start - min(lead, start - take.start + take.lead), min(stop + tail, take.stop)
-                yield *trajectories.pair(self._read, take, first, last - first), slice(start - first, stop - first)
+                try:
+                    dry, wet = trajectories.pair(self._read, take, first, last - first)
+                except audio.DamagedAudio as error:
+                    say_once(error, damaged)
+                    continue
+                yield dry, wet, slice(start - first, stop - first)
 
     def beginning(self, take: Take, frames: int) -> tuple[torch.Tensor, torch.Tensor]:
         """The first samples of a take: dry (moved along the delay) and wet, each ``(channel, frames)``."""

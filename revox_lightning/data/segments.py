@@ -103,11 +103,16 @@ class Segments(Dataset):
                 return self.pairs(dry, here)
             wet = self.read(target.wet, position + target.delay, self.frames)
         except audio.DamagedAudio as error:
-            if error.path not in self.damaged:
-                log.warning("%s; what cannot be read of it is left out", error)
-            self.damaged.add(error.path)
+            say_once(error, self.damaged)
             return None
         return dry, wet, _controls(take, start, self.frames)
+
+
+def say_once(error: audio.DamagedAudio, damaged: set[Path]) -> None:
+    """Notes a damage that was met after all files were looked at; hours of audio are not looked at as a whole."""
+    if error.path not in damaged:
+        log.warning("%s; what cannot be read of it is left out", error)
+    damaged.add(error.path)
 
 
 def share(places: Sequence[Any], rank: int, processes: int) -> list[Any]:
@@ -136,7 +141,7 @@ class Chunks(Dataset):
 
     ``meta`` holds ``take``, ``name``, ``first`` and ``last`` (of its take) and ``skip``, the number of leading
     samples that are history and not scored. With ``moved`` dry is moved along the
-    delay, and the controls are the knobs.
+    delay, and the controls are the knobs. Silence stands on both sides for what turns out to be damaged.
     """
 
     takes: list[Take]
@@ -144,6 +149,7 @@ class Chunks(Dataset):
     frames: int
     lead: int
     moved: bool = False
+    damaged: set[Path] = dataclasses.field(default_factory=set)
 
     def __post_init__(self) -> None:
         counts = [-(-(take.stop - self._first(take)) // self.frames) for take in self.takes]
@@ -167,10 +173,7 @@ class Chunks(Dataset):
         index, position = self.place(i)
         take = self.takes[index]
         frames = min(self.frames, take.stop - position)
-        if self.moved:
-            dry, wet = trajectories.pair(self.read, take, position, frames)
-        else:
-            dry, wet = self.read.pair(take, position, frames)
+        dry, wet = self._pair(take, position, frames)
         told = dataclasses.replace(take, follows=take.follows and not self.moved)
         meta = {
             "take": index,
@@ -181,6 +184,16 @@ class Chunks(Dataset):
         }
         controls = _controls(told, position, frames)
         return {"dry": dry[None], "wet": wet[None], "controls": controls[None], "meta": meta}
+
+    def _pair(self, take: Take, position: int, frames: int) -> tuple[torch.Tensor, torch.Tensor]:
+        try:
+            if self.moved:
+                return trajectories.pair(self.read, take, position, frames)
+            return self.read.pair(take, position, frames)
+        except audio.DamagedAudio as error:
+            say_once(error, self.damaged)
+            silence = torch.zeros(self.read.count(take.dry), frames)
+            return silence, silence
 
 
 def as_it_is(batch: Any) -> Any:

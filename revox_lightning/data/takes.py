@@ -93,6 +93,10 @@ class Reader:
         """Dry and wet of a take from dry sample ``start`` on, each ``(channel, frames)``."""
         return self(take.dry, start, frames), self(take.wet, start + take.delay, frames)
 
+    def count(self, path: Path) -> int:
+        """How many channels are read of a file."""
+        return self.info(path).channels if self.channels == "each" else 1
+
     def _pick(self, x: Tensor, path: Path) -> Tensor:
         if self.channels == "each":
             return x
