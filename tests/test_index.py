@@ -281,7 +281,7 @@ def test_of_hours_a_part_is_looked_at_and_silence_is_still_certain(tmp_path, mon
     asked = []
     counted = lambda path, start, frames: asked.append(frames) or read(path, start, frames)  # noqa: E731
     level = inspect.level(counted, a.dry, 0, a.stop, 4 * RATE)  # type: ignore[arg-type]
-    assert level.peak == 0.5 and sum(asked[:8]) == 4 * RATE
+    assert level.peak == 0.5 and sum(asked[:2]) == 4 * RATE
     loud = torch.rand(1, 60 * RATE)
     audio.write(tmp_path / "loud.wav", loud, RATE)
     asked.clear()

@@ -29,7 +29,7 @@ _BLOCK = 1 << 20
 _EARLY_SAMPLES = 1  # rounding
 _LATE_SECONDS = 0.0005  # group delay of a tape machine's equalisers; more is a cable, a converter or a head gap
 _LOOKED_AT_SECONDS = 4 * 3600  # of dry and wet audio together; less is looked at as a whole
-_PASSAGES = 8  # in which a part of a longer take is looked at
+_PASSAGE, _MOST_PASSAGES = 1 << 17, 8  # samples; where a part of a longer take is looked at
 _HEARD_SECONDS, _HEARD_BRIEFLY_SECONDS = 20, 5  # of a take's beginning, to find its delay
 _WARNINGS = 10  # of one kind
 _CLIPPED_RUN = 4  # consecutive samples at full scale; programme that only touches it has shorter runs
@@ -86,9 +86,10 @@ def level(read: Reader, path: Path, start: int, stop: int, most: int | None = No
     result, start = Level(), max(start, 0)
     passages = most is not None and stop - start > most
     if most is not None and passages:
-        length = max(most // _PASSAGES, 1)
-        for i in range(_PASSAGES):
-            result.add(read(path, start + i * (stop - start - length) // (_PASSAGES - 1), length))
+        count = min(max(most // _PASSAGE, 2), _MOST_PASSAGES)  # a place in a FLAC file costs as much as seconds of it
+        length = max(most // count, 1)
+        for i in range(count):
+            result.add(read(path, start + i * (stop - start - length) // (count - 1), length))
     for position in range(start, stop, _BLOCK):
         if passages and result.quietest_channel_peak >= _SILENCE:
             break
