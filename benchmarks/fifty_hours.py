@@ -45,12 +45,16 @@ from revox_lightning.commands import assemble, training
 from revox_lightning.data import module, recordings, segments
 from revox_lightning.report import references
 told = {}
+def tell():
+    told["peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    open(out, "w").write(json.dumps(told))
 def timed(place, name, as_what):
     work = getattr(place, name)
     def timing(*words, **named):
         start = time.process_time()
         result = work(*words, **named)
         told[as_what] = told.get(as_what, 0) + time.process_time() - start
+        tell()
         return result
     setattr(place, name, timing)
 timed(recordings.Recordings, "__init__", "found")
@@ -58,13 +62,14 @@ timed(module.PairData, "check", "looked_at")
 timed(references, "correlations", "filters")
 step = torch.optim.Adam.step
 def first_step(*words, **named):
-    told.setdefault("first_update", time.process_time())
+    if "first_update" not in told:
+        told["first_update"] = time.process_time()
+        tell()
     return step(*words, **named)
 torch.optim.Adam.step = first_step
 def ends(*_):
     told["epoch"] = time.process_time() - told["first_update"]
-    told["peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    open(out, "w").write(json.dumps(told))
+    tell()
     os._exit(0)
 segments.Chunks.__getitem__ = ends
 from revox_lightning.commands.train import main
