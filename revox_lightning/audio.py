@@ -41,6 +41,14 @@ class AudioInfo:
     subtype: str
 
 
+class DamagedAudio(UserError):
+    """A file whose header is sound, but not what follows; `path` says which."""
+
+    def __init__(self, path: Path, reason: str):
+        super().__init__(reason)
+        self.path = path
+
+
 def info(path: str | Path) -> AudioInfo:
     """Read the header of a WAV, FLAC, AIFF or Ogg file.
 
@@ -76,12 +84,13 @@ def _check_place(path: Path) -> None:
         raise UserError(f"there is no audio file {str(path)[:300]} ({error.strerror}): check the path") from error
 
 
-def read(path: str | Path, start: int = 0, frames: int | None = None) -> Tensor:
+def read(path: str | Path | AudioInfo, start: int = 0, frames: int | None = None) -> Tensor:
     """Read samples `start` to `start + frames` (None: to the end; as with a slice, fewer where the file ends).
 
-    Returns float32 `(channels, time)`. Raises UserError as `info` does, and for NaN or infinite samples.
+    A header that is known already is believed. Returns float32 `(channels, time)`. Raises UserError as `info` does,
+    DamagedAudio where the file cannot be read that far, and UserError for NaN or infinite samples.
     """
-    header = info(path)
+    header = path if isinstance(path, AudioInfo) else info(path)
     stop = header.frames if frames is None else min(start + frames, header.frames)
     with _open(header.path) as file:
         return _read_block(file, header, min(start, header.frames), max(stop - start, 0))
@@ -103,7 +112,7 @@ def _open(path: Path) -> soundfile.SoundFile:
     try:
         return soundfile.SoundFile(str(path))
     except (soundfile.LibsndfileError, OSError) as error:
-        raise UserError(f"{path} cannot be read as audio: expected a WAV, FLAC, AIFF or Ogg file") from error
+        raise DamagedAudio(path, f"{path} cannot be read as audio: expected a WAV, FLAC, AIFF or Ogg file") from error
 
 
 def _read_block(file: soundfile.SoundFile, header: AudioInfo, start: int, frames: int) -> Tensor:
@@ -121,7 +130,8 @@ def _read_block(file: soundfile.SoundFile, header: AudioInfo, start: int, frames
             raise RuntimeError("the file ends before that")
     except (RuntimeError, MemoryError) as error:
         after = f"{(start + got) / header.sample_rate_hz:.3f} s"
-        raise UserError(f"{header.path} is damaged after {after}: copy or export it again") from error
+        reason = f"{header.path} is damaged after {after}: copy or export it again"
+        raise DamagedAudio(header.path, reason) from error
     if not np.isfinite(block).all():
         first = start + int(np.argmin(np.isfinite(block).all(axis=1)))
         at_seconds = first / header.sample_rate_hz

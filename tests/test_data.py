@@ -65,7 +65,7 @@ def test_a_split_by_time_is_contiguous_with_gaps_and_never_leaks(pair):
     # What val and test play as history lies in the gap, never in another split.
     for split, before in (("val", train.stop), ("test", val.stop)):
         chunks = found.chunks(split).dataset
-        assert chunks._places[0][1] >= before
+        assert chunks.place(0)[1] >= before
 
 
 def test_less_to_train_on_is_the_first_part_of_every_take_and_leaves_the_rest_alone(tmp_path, pair):

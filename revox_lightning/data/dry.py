@@ -10,6 +10,7 @@ import torch
 
 from revox_lightning import audio
 from revox_lightning.data import instruments, performer, sources, speech
+from revox_lightning.data.index import Index
 from revox_lightning.data.recordings import SUFFIXES
 from revox_lightning.data.takes import SPLITS, Take
 from revox_lightning.errors import UserError
@@ -30,9 +31,10 @@ class Dry:
     """Dry and wet of a take are one file: a folder's, or ``seconds`` a split of built-in ``kind`` music or speech.
 
     Built-in music are pieces that stay what they are, speech speakers in their rooms, 24 s each, none in two
-    splits. A folder train, val or test on the way names the split. With ``built_in`` what is built in is trained
-    and validated on beside a folder, and tested on where the folder has no test. Rendered files lie under
-    ``cache_dir/dry``. Raises UserError for another kind and for a folder without audio.
+    splits. A folder train, val or test on the way names the split; files that cannot be read are left out and named in
+    a list. With ``built_in`` what is built in is trained and validated on beside a folder, and tested on where the
+    folder has no test. Rendered files lie under ``cache_dir/dry``. Raises UserError for another kind and for a folder
+    without audio.
     """
 
     knobs: tuple[str, ...] = ()
@@ -55,16 +57,20 @@ class Dry:
         self._kind, self._rate_hz, self._seed = kind, sample_rate_hz, seed
         self._seconds = seconds or {"train": 600.0, "val": 60.0, "test": 120.0}
         self._folder = Path(cache_dir) / "dry"
+        self.index = Index() if root is None else Index(cache_dir, root, skips=True)
 
     def takes(self) -> list[Take]:
         """One take for each file; renders what is missing."""
         if self._root is None:
             return [take for split in SPLITS for take in self._pieces(split)]
-        takes = [_take(path, sources.named_split(path)) for path in sources.files(self._root, SUFFIXES)]
-        if not takes:
+        files = sources.files(self._root, SUFFIXES)
+        if not files:
             raise UserError(
                 f"data.root={self._root} holds no recording: give a folder of {', '.join(sorted(SUFFIXES))}."
             )
+        self.index.look_at(files)
+        self.index.tell_unreadable(files)
+        takes = [self._take(path, sources.named_split(path)) for path in files if self.index.problem(path) is None]
         if not self._built_in:
             return takes
         own_test = any(take.split == "test" for take in takes)
@@ -91,6 +97,5 @@ class Dry:
             audio.write(path, torch.from_numpy(np.concatenate(pieces))[None], self._rate_hz, subtype="FLOAT")
         return [Take(f"{path.stem}_{n}", path, path, n * frames, (n + 1) * frames, split=split) for n in range(number)]
 
-
-def _take(path: Path, split: str | None) -> Take:
-    return Take(path.stem, path, path, 0, audio.info(path).frames, split=split)
+    def _take(self, path: Path, split: str | None) -> Take:
+        return Take(path.stem, path, path, 0, self.index.info(path).frames, split=split)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import functools
 import logging
+import math
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -14,9 +16,10 @@ import torch
 from torch.utils.data import DataLoader, Subset
 
 from revox_lightning import audio
-from revox_lightning.data import inspect, resampling, trajectories
-from revox_lightning.data.segments import Chunks, Place, Segments, as_it_is
-from revox_lightning.data.takes import Reader, Take, moved, split
+from revox_lightning.data import inspect, passages, resampling, trajectories
+from revox_lightning.data.index import Index
+from revox_lightning.data.segments import Batches, Chunks, Place, Segments, as_it_is, drawn, say_once
+from revox_lightning.data.takes import Reader, Take, first_part, keep_apart, megabytes, moved, skipped, split
 from revox_lightning.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -44,10 +47,11 @@ class PairData(pl.LightningDataModule):
     training split with segments cut at positions that are drawn anew from (seed, epoch), so a resumed run sees what
     an uninterrupted one would. With ``test_only`` takes that name no split are all scored. ``trajectory`` says what
     is made of a delay that wanders (trajectories.apply); ``train_seconds`` of the training split are learned from,
-    the first part of every take alike; ``unpaired`` draws the wet segments of training from other places than the
-    dry ones; ``corruption`` makes both of the dry one, and tells the truth about it as a third, in the place of
-    knobs. ``validate_segments`` makes validation batches like those of training, of segments one after another.
-    Raises UserError for data that cannot be used.
+    the first part of every take alike; an epoch hears ``epoch_seconds`` of it, drawn anew; ``unpaired`` draws the
+    wet segments of training from other places than the dry ones; ``corruption`` makes both of the dry one, and
+    tells the truth about it as a third, in the place of knobs. ``validate_segments`` makes validation batches like
+    those of training, of segments one after another. Files are kept in memory where all of them fit into
+    ``memory_mb``, else read as needed. Raises UserError for data that cannot be used.
     """
 
     def __init__(
@@ -63,6 +67,7 @@ class PairData(pl.LightningDataModule):
         resample: bool = False,
         trajectory: str | None = None,
         train_seconds: float | None = None,
+        epoch_seconds: float | None = None,
         unpaired: bool = False,
         corruption: Callable[..., tuple[np.ndarray, ...]] | None = None,
         memory_mb: float = 1024.0,
@@ -77,46 +82,73 @@ class PairData(pl.LightningDataModule):
     ) -> None:
         super().__init__()
         self.source, self.sample_rate_hz, self.seed, self.batch_size = source, sample_rate_hz, seed, batch_size
-        self.knobs, self._read = source.knobs, Reader(channels, memory_mb)
+        self.knobs, self._channels, self._memory_mb = source.knobs, channels, memory_mb
         self._warmup, self._segment, self._chunk = warmup_samples, segment_samples, chunk_samples
         self._unpaired, self.corruption, self.validate_segments = unpaired, corruption, False
-        gap = max(round(gap_seconds * sample_rate_hz), history_samples)
-        takes = [self._at_rate(take, resample, cache_dir) for take in source.takes()]
-        takes = [trajectories.apply(take, trajectory, cache_dir) for take in takes]
-        takes = [_skip(take, max(skip_samples - take.start, 0)) for take in takes]
-        if test_only:
-            self._takes = [dataclasses.replace(take, split=take.split or "test") for take in takes]
-            if not self.takes("test"):
-                raise UserError("the recordings have no test part: leave their split empty to score all of them.")
-        else:
-            self._takes = split(takes, split_by, _three(fractions), gap, min(segment_samples, sample_rate_hz // 4))
-            _keep_apart(self._takes, history_samples)
-            if train_seconds is not None:
-                self._takes = _first_part(self._takes, train_seconds, sample_rate_hz)
-        self._lead = max(history_samples, _REFERENCE_HISTORY)
-        self.audio_channels = self._same_channels(channels)
+        self._history, self._lead = history_samples, max(history_samples, _REFERENCE_HISTORY)
+        self._gap = max(round(gap_seconds * sample_rate_hz), history_samples)
+        self._split_by, self._fractions, self._test_only = split_by, _three(fractions), test_only
+        self._skip, self._resample, self._trajectory, self._cache_dir = skip_samples, resample, trajectory, cache_dir
+        self._train_seconds, self._epoch_seconds = train_seconds, epoch_seconds
+        if epoch_seconds is not None and not epoch_seconds > 0:
+            raise UserError(f"data.epoch_seconds={epoch_seconds}: give more than 0, or null for all there is.")
+        # Those who made their files themselves know all about them.
+        self._index: Index = getattr(source, "index", None) or Index()
+        self._arrange()
+
+    def _arrange(self) -> None:
+        """Splits what the source has; made again where files turn out to be damaged."""
+        self._takes = self._arranged()
+        fits = megabytes(self._takes, self._index.info) <= self._memory_mb
+        self._read = Reader(self._channels, self._memory_mb if fits else 0.0, self._index.info)
+        self.audio_channels = self._same_channels(self._channels)
         longest = max((take.frames for take in self.takes("train")), default=0)
-        if longest < segment_samples and not test_only:
+        if longest < self._segment and not self._test_only:
             raise UserError(
                 f"the training material is shorter than one segment: its longest take has {longest} samples and "
-                f"system.segment_samples={segment_samples}; record more, or shorten the segment."
+                f"system.segment_samples={self._segment}; record more, or shorten the segment."
             )
+
+    def _arranged(self) -> list[Take]:
+        takes = [self._at_rate(take) for take in self.source.takes()]
+        takes = [trajectories.apply(take, self._trajectory, self._cache_dir) for take in takes]
+        takes = [skipped(take, max(self._skip - take.start, 0)) for take in takes]
+        if self._test_only:
+            takes = [dataclasses.replace(take, split=take.split or "test") for take in takes]
+            if not any(take.split == "test" for take in takes):
+                raise UserError("the recordings have no test part: leave their split empty to score all of them.")
+            return takes
+        takes = split(takes, self._split_by, self._fractions, self._gap, min(self._segment, self.sample_rate_hz // 4))
+        keep_apart(takes, self._history)
+        if self._train_seconds is not None:
+            takes = first_part(takes, self._train_seconds, self.sample_rate_hz)
+        return takes
 
     def takes(self, split: str) -> list[Take]:
         """The takes of one split."""
         return [take for take in self._takes if take.split == split]
 
-    def stretches(self, split: str, lead: int, tail: int) -> Iterator[tuple[torch.Tensor, torch.Tensor, slice]]:
+    def stretches(
+        self, split: str, lead: int, tail: int, most_seconds: float | None = None
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor, slice]]:
         """A split in pieces of up to a minute: dry, wet ``(channel, time)``, and which part of them is the piece.
 
         Up to ``lead`` samples before and ``tail`` samples after the piece come with it, as far as its take has them.
-        Where the delay wanders, dry is moved along it.
+        Where the delay wanders, dry is moved along it. Of a split that is longer than ``most_seconds`` about so much
+        is drawn, the same every time, in passages from all over it.
         """
-        for take in self.takes(split):
-            for start in range(take.start, take.stop, 60 * self.sample_rate_hz):
-                stop = min(start + 60 * self.sample_rate_hz, take.stop)
+        takes, minute, damaged = self.takes(split), 60 * self.sample_rate_hz, set[Path]()
+        most = math.inf if most_seconds is None else most_seconds * self.sample_rate_hz
+        for take, begin, end in passages.spread(takes, most):
+            for start in range(begin, end, minute):
+                stop = min(start + minute, end)
                 first, last = start - min(lead, start - take.start + take.lead), min(stop + tail, take.stop)
-                yield *trajectories.pair(self._read, take, first, last - first), slice(start - first, stop - first)
+                try:
+                    dry, wet = trajectories.pair(self._read, take, first, last - first)
+                except audio.DamagedAudio as error:
+                    say_once(error, damaged)
+                    continue
+                yield dry, wet, slice(start - first, stop - first)
 
     def beginning(self, take: Take, frames: int) -> tuple[torch.Tensor, torch.Tensor]:
         """The first samples of a take: dry (moved along the delay) and wet, each ``(channel, frames)``."""
@@ -127,11 +159,21 @@ class PairData(pl.LightningDataModule):
         return sum(take.frames for take in self.takes(split)) / self.sample_rate_hz
 
     def check(self) -> inspect.Level:
-        """Reads everything once; the level of the training input. Raises UserError for what cannot be learned from."""
-        level = inspect.check(self._takes, self._read)
-        for take in self._takes:
-            dry, wet = self.beginning(take, 20 * self.sample_rate_hz)
-            inspect.check_delay(take, dry[0], wet[0], self.sample_rate_hz)
+        """Looks at all files; the level of the training input. Raises UserError for what cannot be learned from.
+
+        Damaged files are left out where the source allows it, and the rest is split anew.
+        """
+        while True:
+            level, damaged = inspect.check(self._takes, self._read, self._index, self.sample_rate_hz)
+            if not damaged:
+                break
+            own = {path for take in self.source.takes() for path in (take.dry, take.wet)}
+            for error in damaged:
+                if not self._index.skips or error.path not in own:
+                    raise error
+                self._index.damaged(error.path, str(error))
+            self._index.save()
+            self._arrange()
         short = [take for take in self.takes("train") if take.frames < self._segment]
         if short:
             seconds = sum(take.frames for take in short) / self.sample_rate_hz
@@ -140,11 +182,9 @@ class PairData(pl.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader:
         epoch = self.trainer.current_epoch if self.trainer is not None else 0
-        return self._loader(self.takes("train"), list(self._batches(epoch)), epoch)
+        return self._loader(self.takes("train"), self._batches(epoch), epoch)
 
-    def _loader(
-        self, takes: list[Take], batches: list[list[tuple[Place, Place]]], epoch: int | None = None, draw: int = 0
-    ) -> DataLoader:
+    def _loader(self, takes: list[Take], batches: Batches, epoch: int | None = None, draw: int = 0) -> DataLoader:
         pairs = None if self.corruption is None else functools.partial(self._corrupted, epoch, draw)
         rank, processes = self._process if epoch is not None else (0, 1)
         segments = Segments(takes, self._read, self._warmup + self._segment, pairs, rank, processes)
@@ -173,17 +213,19 @@ class PairData(pl.LightningDataModule):
     def segments(self, split: str, draw: int = 0) -> DataLoader:
         """A split in batches of segments, one after another; where they are corrupted, another way with every draw."""
         takes = self.takes(split)
-        places = [
+        found = [
             (i, start - self._warmup)
             for i, take in enumerate(takes)
             for start in range(take.start, take.stop - self._segment + 1, self._segment)
         ]
-        if not places:
+        places = np.array(found, dtype=np.int64).reshape(-1, 2)
+        if not len(places):
             raise UserError(
                 f"the {split} part has no take of a whole segment of system.segment_samples={self._segment} samples: "
                 "shorten the segment, or give more material."
             )
-        return self._loader(takes, [[(place, place) for place in batch] for batch in self._cut(places)], draw=draw)
+        order = np.arange(len(places))
+        return self._loader(takes, Batches(places, order, order, self.batch_size), draw=draw)
 
     def chunks(self, split: str, moved: bool = False) -> DataLoader:
         """The takes of a split in chunks, each with the history that lies before it.
@@ -196,39 +238,31 @@ class PairData(pl.LightningDataModule):
         """Audio and knobs alone: Lightning would look into every number beside them."""
         return moved(batch, device)
 
-    def _batches(self, epoch: int) -> Iterator[list[tuple[Place, Place]]]:
+    def _batches(self, epoch: int) -> Batches:
         random = np.random.default_rng(np.random.SeedSequence([self.seed, epoch]))
-        places = []
-        for index, take in enumerate(self.takes("train")):
-            count = take.frames // self._segment
-            if count == 0:
-                continue
-            phase = int(random.integers(take.frames - count * self._segment + 1))
-            # Segments that start later than the warm-up before them keep all of it inside the take and its lead.
-            starts = take.start + phase + self._segment * np.arange(count)
-            places += [(index, int(start) - self._warmup) for start in starts]
-        order = [places[j] for j in random.permutation(len(places))]
-        targets = [places[j] for j in random.permutation(len(places))] if self._unpaired else order
-        yield from self._cut(list(zip(order, targets, strict=True)))
+        places = drawn(self.takes("train"), self._segment, self._warmup, random)
+        order = random.permutation(len(places))
+        targets = random.permutation(len(places)) if self._unpaired else order
+        if self._epoch_seconds is not None:
+            heard = max(round(self._epoch_seconds * self.sample_rate_hz / self._segment), 1)
+            order, targets = order[:heard], targets[:heard]
+        return Batches(places, order, targets, self.batch_size)
 
-    def _cut(self, places: list[Any]) -> list[list[Any]]:
-        return [places[i : i + self.batch_size] for i in range(0, len(places), self.batch_size)]
-
-    def _at_rate(self, take: Take, resample: bool, cache_dir: str) -> Take:
-        rate_hz = audio.info(take.dry).sample_rate_hz
+    def _at_rate(self, take: Take) -> Take:
+        rate_hz = self._index.info(take.dry).sample_rate_hz
         if rate_hz == self.sample_rate_hz:
             return take
-        if not resample:
+        if not self._resample:
             raise UserError(
                 f"{take.dry} has {rate_hz} Hz and data.sample_rate_hz={self.sample_rate_hz}: set data.resample=true to "
                 f"convert the files, or train at data.sample_rate_hz={rate_hz}."
             )
-        return resampling.at_rate(take, self.sample_rate_hz, cache_dir)
+        return resampling.at_rate(take, self.sample_rate_hz, self._cache_dir)
 
     def _same_channels(self, channels: str) -> int:
         if channels != "each":
             return 1
-        counts = {audio.info(take.dry).channels for take in self._takes}
+        counts = {self._index.info(take.dry).channels for take in self._takes}
         if len(counts) > 1:
             raise UserError("the recordings are partly mono and partly stereo: choose data.channels=left or mix.")
         return counts.pop()
@@ -238,43 +272,3 @@ def _three(fractions: Sequence[float]) -> tuple[float, float, float]:
     if len(fractions) != 3:
         raise UserError(f"data.fractions={list(fractions)}: give three shares (train, val, test).")
     return fractions[0], fractions[1], fractions[2]
-
-
-def _first_part(takes: list[Take], train_seconds: float, rate_hz: float) -> list[Take]:
-    """The takes, those to train on cut to the same share, so that ``train_seconds`` are left."""
-    if not train_seconds > 0:
-        raise UserError(f"data.train_seconds={train_seconds}: give more than 0, or null for all there is.")
-    whole = sum(take.frames for take in takes if take.split == "train")
-    share = min(train_seconds * rate_hz / max(whole, 1), 1.0)
-    return [
-        dataclasses.replace(take, stop=take.start + round(share * take.frames)) if take.split == "train" else take
-        for take in takes
-    ]
-
-
-def _skip(take: Take, samples: int) -> Take:
-    """The take without its first samples, which stay as history."""
-    if take.frames <= samples:
-        raise UserError(f"{take.dry} has {take.frames} samples and data.skip_samples={samples} leaves nothing of it.")
-    return dataclasses.replace(take, start=take.start + samples, lead=take.lead + samples)
-
-
-def _keep_apart(takes: list[Take], history: int) -> None:
-    """Shortens leads that reach into another split of the same file; raises UserError where splits overlap."""
-    for i, take in enumerate(takes):
-        for other in takes:
-            same_wet = other.wet == take.wet and other.delay == take.delay
-            if other.split == take.split or not (other.dry == take.dry or same_wet):
-                continue
-            if other.start < take.stop and take.start < other.stop:
-                raise UserError(
-                    f"{take.dry}: its {take.split} part (from {take.start}) and its {other.split} part (from "
-                    f"{other.start}) overlap: a split must not leak into another."
-                )
-            if other.stop <= take.start and take.start - other.stop < history:
-                raise UserError(
-                    f"{take.dry}: only {take.start - other.stop} samples lie between its {other.split} part and its "
-                    f"{take.split} part, and the net looks back {history}: leave a longer gap between them."
-                )
-            if other.stop <= take.start:
-                takes[i] = take = dataclasses.replace(take, lead=min(take.lead, take.start - other.stop))

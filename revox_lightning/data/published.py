@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from revox_lightning.data.index import Index
 from revox_lightning.data.recordings import SUFFIXES, pair
 from revox_lightning.data.takes import SPLITS, Take
 from revox_lightning.errors import UserError
@@ -48,10 +49,11 @@ class SignalTrain:
     knobs = ("limit", "peak_reduction")
     _NAME = re.compile(r"target_(\d+)_LA2A_[^_]+__([01])__(\d+)$")
 
-    def __init__(self, root: str | None, zero_vu_dbfs: float | None = None) -> None:
+    def __init__(self, root: str | None, zero_vu_dbfs: float | None = None, cache_dir: str | None = None) -> None:
         if root is None:
             raise UserError("data=signaltrain needs data.root=FOLDER (it holds Train, Val, Test).")
         self.zero_vu_dbfs = zero_vu_dbfs
+        self.index = Index(cache_dir, root)  # 24 hours are looked at once
         self._found = [take for split in SPLITS for take in self._part(Path(root).expanduser(), split)]
 
     def _part(self, root: Path, split: str) -> list[Take]:
@@ -63,7 +65,7 @@ class SignalTrain:
                 raise UserError(f"{wet} is not named as in SignalTrain: target_N_LA2A_UNIT__SWITCH__PEAK.wav.")
             dry = folder / f"input_{matched[1]}_{wet.suffix}"
             knobs = (float(matched[2]), float(matched[3]) / 100)
-            found.append(pair(dry, wet, split, 0, knobs))
+            found.append(pair(dry, wet, split, 0, knobs, self.index))
         if not found:
             raise UserError(f"data.root={root} holds no {folder.name}/target_*.wav: name the unpacked folder.")
         return found

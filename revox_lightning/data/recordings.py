@@ -5,9 +5,13 @@ from __future__ import annotations
 import csv
 import logging
 import math
+import os
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from revox_lightning import audio, plain_files
+from revox_lightning.data.index import Index
 from revox_lightning.data.takes import SPLITS, Take
 from revox_lightning.errors import UserError
 
@@ -30,6 +34,8 @@ class Recordings:
 
     A pair NAME-input.wav, NAME-target.wav with a file NAME.npz beside it has that as its trajectory (data.trajectory).
     ``delay_samples`` is how many samples the wet files are late by (constant; a manifest's own column wins).
+    Pairs of which a file cannot be read are left out and named in one list; what is known of the files is kept in
+    ``cache_dir``. Raises UserError where no pair is left.
     """
 
     def __init__(
@@ -40,6 +46,7 @@ class Recordings:
         manifest: str | None = None,
         delay_samples: int = 0,
         zero_vu_dbfs: float | None = None,
+        cache_dir: str | None = None,
     ) -> None:
         given = [name for name, value in (("root", root), ("dry", dry), ("manifest", manifest)) if value is not None]
         if len(given) != 1 or (dry is None) != (wet is None):
@@ -50,16 +57,38 @@ class Recordings:
         self.knobs: tuple[str, ...] = ()
         self.zero_vu_dbfs = zero_vu_dbfs
         self._floor = None if root is None else _floor(Path(root).expanduser())
+        self.index = Index(cache_dir, next(v for v in (root, manifest, dry) if v is not None), skips=True)
+        self._named: list[Path] = []  # all files of all pairs
         if manifest is not None:
             self._found = self._manifest(Path(manifest).expanduser(), delay_samples)
-        elif root is not None:
-            self._found = [pair(d, w, split, delay_samples) for d, w, split in _folder(Path(root).expanduser())]
         else:
-            self._found = [pair(Path(str(dry)).expanduser(), Path(str(wet)).expanduser(), None, delay_samples)]
+            pairs = [(Path(str(dry)).expanduser(), Path(str(wet)).expanduser(), None)]
+            pairs = pairs if root is None else _folder(Path(root).expanduser())
+            pairs = [(*resolved(dry, wet), split) for dry, wet, split in pairs]
+            self._look_at(pairs)
+            readable = [one for one in pairs if self._readable(*one[:2])]
+            self._found = [pair(d, w, split, delay_samples, index=self.index) for d, w, split in readable]
+        self._tell()
 
     def takes(self) -> list[Take]:
-        """All takes found, in a fixed order."""
+        """All takes found, in a fixed order; without those whose files turned out to be damaged."""
+        self._found = [take for take in self._found if self._readable(take.dry, take.wet)]
+        self._tell()
         return list(self._found)
+
+    def _look_at(self, pairs: Iterable[tuple[Any, ...]]) -> None:
+        self._named = [path for dry, wet, *_ in pairs for path in (dry, wet)]
+        self.index.look_at(self._named)
+
+    def _readable(self, *files: Path) -> bool:
+        return all(self.index.problem(path) is None for path in files)
+
+    def _tell(self) -> None:
+        """Says which files cannot be read, whose partners are left out with them; raises UserError without a pair."""
+        self.index.tell_unreadable(self._named)
+        if not self._found:
+            problems = (self.index.problem(path) for path in self._named)
+            raise UserError(f"{next(problem for problem in problems if problem)} (and no other pair is whole)")
 
     def floor_energy(self, split: str) -> float | None:
         """Mean square of the hiss and modulation noise in a split's wet signal, where `revox align` measured it.
@@ -69,7 +98,7 @@ class Recordings:
         """
         if self._floor is None:
             return None
-        channels = max(audio.info(take.wet).channels for take in self._found)
+        channels = max(self.index.info(take.wet).channels for take in self._found)
         powers = self._floor[:channels]
         if len(powers) < channels or None in powers:
             return None
@@ -88,9 +117,17 @@ class Recordings:
         if not {"dry", "wet"} <= set(columns) or not rows:
             raise UserError(f"{path}: a manifest needs the columns dry and wet and at least one row below them.")
         self.knobs = tuple(name for name in columns if name not in _COLUMNS)
-        return [self._row(row, f"{path}, line {i}", path.parent, delay_samples) for i, row in enumerate(rows, 2)]
+        places = [f"{path}, line {n}" for n in range(2, len(rows) + 2)]
+        files = [_files_of(row, place, path.parent) for row, place in zip(rows, places, strict=True)]
+        self._look_at(files)
+        found = [self._row(*one, path.parent, delay_samples) for one in zip(rows, places, files, strict=True)]
+        return [take for take in found if take is not None]
 
-    def _row(self, row: dict[str, str], place: str, folder: Path, delay_samples: int) -> Take:
+    def _row(
+        self, row: dict[str, str], place: str, files: tuple[Path, Path], folder: Path, delay_samples: int
+    ) -> Take | None:
+        """The take of a row; None where its files cannot be read."""
+
         def number(name: str) -> float | None:
             text = (row.get(name) or "").strip()
             try:
@@ -100,9 +137,6 @@ class Recordings:
             if value is not None and not math.isfinite(value):
                 raise UserError(f"{place}: {name[:50]} is {text[:50]!r} and should be a number.")
             return value
-
-        if not row.get("dry") or not row.get("wet"):
-            raise UserError(f"{place}: dry and wet must both name a file.")
 
         split = (row.get("split") or "").strip() or None
         if split is not None and split not in SPLITS:
@@ -114,8 +148,10 @@ class Recordings:
                 raise UserError(f"{place}: the knob {name[:50]} has no value.")
             knobs.append(value)
         delay = number("delay_samples")
-        take = pair(folder / row["dry"], folder / row["wet"], split, delay_samples if delay is None else round(delay))
-        rate_hz = audio.info(take.dry).sample_rate_hz
+        if not self._readable(*files):
+            return None
+        take = pair(*files, split, delay_samples if delay is None else round(delay), index=self.index)
+        rate_hz = self.index.info(take.dry).sample_rate_hz
         start_seconds, end_seconds = number("start_seconds"), number("end_seconds")
         start = take.start if start_seconds is None else round(start_seconds * rate_hz)
         stop = take.stop if end_seconds is None else round(end_seconds * rate_hz)
@@ -130,13 +166,31 @@ class Recordings:
         return Take(take.name, take.dry, take.wet, start, stop, lead, take.delay, tuple(knobs), split, trajectory)
 
 
-def pair(dry: Path, wet: Path, split: str | None, delay: int, controls: tuple[float, ...] = ()) -> Take:
-    """One pair over its whole common length; raises UserError where the two cannot belong together."""
+def resolved(dry: Path, wet: Path) -> tuple[Path, Path]:
+    """Both paths in full: one file has one name, or a split could leak into another."""
     try:
-        dry, wet = dry.resolve(), wet.resolve()  # one file has one name, or a split could leak into another
+        return dry.resolve(), wet.resolve()
     except (OSError, ValueError, RuntimeError) as error:
         raise UserError(f"{dry} or {wet} cannot be the name of a file ({error}): check both.") from error
-    a, b = audio.info(dry), audio.info(wet)
+
+
+def _files_of(row: dict[str, str], place: str, folder: Path) -> tuple[Path, Path]:
+    """The files that a manifest's row names. Raises UserError where one is missing there, or on the disk."""
+    if not row.get("dry") or not row.get("wet"):
+        raise UserError(f"{place}: dry and wet must both name a file.")
+    files = resolved(folder / row["dry"], folder / row["wet"])
+    for path in files:
+        if not os.path.isfile(path):
+            audio.info(path)  # says what is wrong with it
+    return files
+
+
+def pair(
+    dry: Path, wet: Path, split: str | None, delay: int, controls: tuple[float, ...] = (), index: Index | None = None
+) -> Take:
+    """One pair over its whole common length; raises UserError where the two cannot belong together."""
+    dry, wet = resolved(dry, wet)
+    a, b = (audio.info(path) if index is None else index.info(path) for path in (dry, wet))
     if a.sample_rate_hz != b.sample_rate_hz:
         raise UserError(
             f"{dry} has {a.sample_rate_hz} Hz and {wet} has {b.sample_rate_hz} Hz: a pair needs one rate; export both "
@@ -180,8 +234,8 @@ def _folder(root: Path) -> list[tuple[Path, Path, str | None]]:
     """All (dry, wet, split) below a folder."""
     if not root.is_dir():
         raise UserError(f"data.root={root}: there is no such folder.")
-    files = sorted(path for path in root.rglob("*") if path.suffix.lower() in SUFFIXES)
-    wet_of = {path: path for path in files}
+    files = sorted(path for path in root.rglob("*") if path.suffix.lower() in SUFFIXES and not path.is_dir())
+    known = set(files)
     pairs = []
     for dry in files:
         candidates = []
@@ -192,7 +246,7 @@ def _folder(root: Path) -> list[tuple[Path, Path, str | None]]:
                 candidates.append(dry.with_name(dry.name.replace(f"{mark}.", f"{other}.", 1)))
         if dry.parent.name == "dry":
             candidates.append(dry.parent.parent / "wet" / dry.name)
-        wet = next((c for c in candidates if c in wet_of), None)
+        wet = next((c for c in candidates if c in known), None)
         if wet is None and candidates:
             raise UserError(f"{dry} has no partner: expected {candidates[0]} beside it.")
         if wet is not None:

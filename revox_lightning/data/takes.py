@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +18,7 @@ from revox_lightning.errors import UserError
 
 SPLITS = ("train", "val", "test")
 CHANNELS = ("left", "right", "mix", "each")
+_BYTES = 4  # of a sample in memory
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,32 +48,54 @@ class Take:
 
 
 class Reader:
-    """Reads stretches of files; files are kept in memory as long as all of them fit into ``memory_mb``."""
+    """Reads stretches of files; each is kept in memory as long as there is room for all of it in ``memory_mb``.
 
-    def __init__(self, channels: str = "each", memory_mb: float = 1024.0) -> None:
+    ``headers`` tells those of files, which are read once; it may be read from in several threads.
+    """
+
+    def __init__(
+        self,
+        channels: str = "each",
+        memory_mb: float = 1024.0,
+        headers: Callable[[Path], audio.AudioInfo] | None = None,
+    ) -> None:
         if channels not in CHANNELS:
             raise UserError(f"data.channels={channels}: choose one of {', '.join(CHANNELS)}.")
         self.channels = channels
+        self.info = functools.cache(audio.info) if headers is None else headers
         self._room = memory_mb * 1e6
         self._kept: dict[Path, Tensor] = {}
+        self._lock = threading.Lock()
 
     def __call__(self, path: Path, start: int, frames: int) -> Tensor:
         """Samples ``start`` to ``start + frames`` as ``(channel, time)``; zeros where the file has none."""
-        if path not in self._kept:
-            info = audio.info(path)
-            if info.channels * info.frames * 4 > self._room:
-                first, last = max(start, 0), min(start + frames, info.frames)
-                piece = audio.read(path, first, max(last - first, 0))
-                return self._pad(self._pick(piece, path), first - start, frames)
-            self._room -= info.channels * info.frames * 4
-            self._kept[path] = self._pick(audio.read(path), path)
-        whole = self._kept[path]
-        first, last = max(start, 0), min(start + frames, whole.shape[-1])
-        return self._pad(whole[:, first : max(last, first)], first - start, frames)
+        info, whole = self.info(path), self._whole(path)
+        first, last = max(start, 0), min(start + frames, info.frames)
+        if whole is None:
+            x = self._pick(audio.read(info, first, max(last - first, 0)), path)
+        else:
+            x = whole[:, first : max(last, first)]
+        return self._pad(x, first - start, frames)
+
+    def _whole(self, path: Path) -> Tensor | None:
+        """A file that is kept; None of one for which there is no room."""
+        if path in self._kept:
+            return self._kept[path]
+        info = self.info(path)
+        size = info.channels * info.frames * _BYTES
+        with self._lock:
+            if path not in self._kept and size <= self._room:
+                self._kept[path] = self._pick(audio.read(info), path)
+                self._room -= size
+            return self._kept.get(path)
 
     def pair(self, take: Take, start: int, frames: int) -> tuple[Tensor, Tensor]:
         """Dry and wet of a take from dry sample ``start`` on, each ``(channel, frames)``."""
         return self(take.dry, start, frames), self(take.wet, start + take.delay, frames)
+
+    def count(self, path: Path) -> int:
+        """How many channels are read of a file."""
+        return self.info(path).channels if self.channels == "each" else 1
 
     def _pick(self, x: Tensor, path: Path) -> Tensor:
         if self.channels == "each":
@@ -85,6 +112,12 @@ class Reader:
         if x.shape[-1] == frames:
             return x
         return torch.nn.functional.pad(x, (before, frames - before - x.shape[-1]))
+
+
+def megabytes(takes: Iterable[Take], headers: Callable[[Path], audio.AudioInfo]) -> float:
+    """What all files of some takes would need in memory, each counted once."""
+    infos = [headers(path) for path in {path for take in takes for path in (take.dry, take.wet)}]
+    return sum(info.channels * info.frames for info in infos) * _BYTES / 1e6
 
 
 def moved(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
@@ -107,10 +140,12 @@ def split(takes: list[Take], by: str, fractions: tuple[float, float, float], gap
     if by == "file":
         done += _by_file(open_takes, fractions)
     elif by == "time":
+        # Several wets of one dry file (knob settings) are cut at the same places.
+        stops: dict[Path, int] = {}
         for take in open_takes:
-            # Several wets of one dry file (knob settings) are cut at the same places.
-            stop = min(other.stop for other in open_takes if other.dry == take.dry)
-            take = dataclasses.replace(take, stop=stop)
+            stops[take.dry] = min(take.stop, stops.get(take.dry, take.stop))
+        for take in open_takes:
+            take = dataclasses.replace(take, stop=stops[take.dry])
             done += _by_time(take, [share / total for share in fractions], gap, shortest)
     else:
         raise UserError(f"data.split_by={by}: choose time or file.")
@@ -148,3 +183,47 @@ def _by_time(take: Take, shares: list[float], gap: int, shortest: int) -> list[T
         parts.append(dataclasses.replace(take, start=start, stop=start + frames, lead=lead, split=name))
         start += frames + gap
     return parts
+
+
+def first_part(takes: list[Take], train_seconds: float, rate_hz: float) -> list[Take]:
+    """The takes, those to train on cut to the same share, so that ``train_seconds`` are left."""
+    if not train_seconds > 0:
+        raise UserError(f"data.train_seconds={train_seconds}: give more than 0, or null for all there is.")
+    whole = sum(take.frames for take in takes if take.split == "train")
+    share = min(train_seconds * rate_hz / max(whole, 1), 1.0)
+    return [
+        dataclasses.replace(take, stop=take.start + round(share * take.frames)) if take.split == "train" else take
+        for take in takes
+    ]
+
+
+def skipped(take: Take, samples: int) -> Take:
+    """The take without its first samples, which stay as history."""
+    if take.frames <= samples:
+        raise UserError(f"{take.dry} has {take.frames} samples and data.skip_samples={samples} leaves nothing of it.")
+    return dataclasses.replace(take, start=take.start + samples, lead=take.lead + samples)
+
+
+def keep_apart(takes: list[Take], history: int) -> None:
+    """Shortens leads that reach into another split of the same file; raises UserError where splits overlap."""
+    of_dry, of_wet = defaultdict[Any, list[int]](list), defaultdict[Any, list[int]](list)
+    for i, take in enumerate(takes):
+        of_dry[take.dry].append(i)
+        of_wet[take.wet, take.delay].append(i)
+    for i, take in enumerate(takes):
+        for j in sorted({*of_dry[take.dry], *of_wet[take.wet, take.delay]}):
+            other = takes[j]
+            if other.split == take.split:
+                continue
+            if other.start < take.stop and take.start < other.stop:
+                raise UserError(
+                    f"{take.dry}: its {take.split} part (from {take.start}) and its {other.split} part (from "
+                    f"{other.start}) overlap: a split must not leak into another."
+                )
+            if other.stop <= take.start and take.start - other.stop < history:
+                raise UserError(
+                    f"{take.dry}: only {take.start - other.stop} samples lie between its {other.split} part and its "
+                    f"{take.split} part, and the net looks back {history}: leave a longer gap between them."
+                )
+            if other.stop <= take.start:
+                takes[i] = take = dataclasses.replace(take, lead=min(take.lead, take.start - other.stop))

@@ -76,7 +76,7 @@ class SmallController(nn.Module):
         """
         generator, errors = torch.Generator().manual_seed(0), []
         optimiser = torch.optim.Adam(self.equaliser.parameters(), 1e-3)
-        rates = torch.optim.lr_scheduler.OneCycleLR(optimiser, 1e-3, steps, pct_start=0.05)
+        rates = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
         hz = style_bands.centres_hz(sample_rate_hz, self.shape[1])
         for _ in range(steps):
             one, other = (responses_db[torch.randint(len(responses_db), (batch,), generator=generator)] for _ in "ab")

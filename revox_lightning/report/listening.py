@@ -15,21 +15,27 @@ from revox_lightning.data.module import PairData
 
 log = logging.getLogger(__name__)
 
+_MOST_TAKES = 40
+
 
 class Listening:
     """Collects the estimates of a test, take by take, and writes them beside dry and target as 24-bit WAV.
 
     ``difference`` is target minus estimate at its true level; ``estimate_level_matched`` is the estimate after the
-    best single gain. At most ``seconds`` of every take are kept.
+    best single gain. At most ``seconds`` of every take are kept, and no more than 40 takes, spread over all of them.
     """
 
     def __init__(self, data: PairData, split: str, folder: Path, seconds: float) -> None:
         self._data, self._takes, self._folder = data, data.takes(split), folder
         self._keep = round(seconds * data.sample_rate_hz)
         self._parts: list[Tensor] = []
+        count = len(self._takes)
+        self._heard = {i * count // min(count, _MOST_TAKES) for i in range(min(count, _MOST_TAKES))}
         self.written: list[dict[str, Path]] = []
 
     def __call__(self, y_hat: Tensor, meta: dict[str, Any]) -> None:
+        if meta["take"] not in self._heard:
+            return
         if meta["first"]:
             self._parts = []
         room = self._keep - sum(part.shape[-1] for part in self._parts)

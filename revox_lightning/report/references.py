@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from pathlib import Path
 
 import torch
@@ -17,6 +18,10 @@ from revox_lightning.models.fir import FIR
 from revox_lightning.runs import load_tensors
 from revox_lightning.scorer import score
 
+log = logging.getLogger(__name__)
+
+_FITTED_SECONDS = 1200.0
+
 
 @dataclasses.dataclass
 class Reference:
@@ -29,10 +34,15 @@ class Reference:
 
 
 def correlations(data: PairData, split: str, taps: int = 0, lookahead: int = 0) -> list[Correlations]:
-    """One ``Correlations`` a channel over a split, long enough for the references and for ``taps, lookahead``."""
+    """One ``Correlations`` a channel over a split, long enough for the references and for ``taps, lookahead``.
+
+    Of more than 20 minutes so much is read, in passages from all over the split.
+    """
     lead, tail = max(8192, taps), max(512, lookahead)
     found = [Correlations(lead, tail) for _ in range(data.audio_channels)]
-    for dry, wet, piece in data.stretches(split, lead, tail):
+    if data.seconds(split) > _FITTED_SECONDS:
+        log.info("linear filters: %.0f s of %.0f s of the %s part", _FITTED_SECONDS, data.seconds(split), split)
+    for dry, wet, piece in data.stretches(split, lead, tail, _FITTED_SECONDS):
         for channel, c in enumerate(found):
             c.update(dry[channel], wet[channel], lead=piece.start, tail=dry.shape[-1] - piece.stop)
     return found
