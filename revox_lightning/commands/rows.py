@@ -111,7 +111,9 @@ def _train(job: Job, at_once: int) -> str | None:
         how.append(f"system.threads={max((os.cpu_count() or 1) // at_once, 1)}")
     log_path = path / "train.log"
     with open(log_path, "a", encoding="utf-8") as out:
-        rc = subprocess.run([sys.executable, "-c", START.replace("train", job.command), *how], stdout=out, stderr=subprocess.STDOUT).returncode
+        rc = subprocess.run(
+            [sys.executable, "-c", START.replace("train", job.command), *how], stdout=out, stderr=subprocess.STDOUT
+        ).returncode
     if rc == 0 and job.metrics:
         return None
     lines = log_path.read_text(encoding="utf-8", errors="replace").splitlines()

@@ -73,6 +73,7 @@ def options(named: dict[str, str]) -> Options:
         if field.name not in named:
             continue
         text, usual = named[field.name], getattr(Options, field.name)
+        usual = 0.0 if usual is None else usual
         if isinstance(usual, str):
             known = tuple(TEXTURES) if field.name == "texture" else ("content", "noise")
             if text not in known:
@@ -137,7 +138,7 @@ def _figures(
         "correlation_with_content": float(torch.corrcoef(together)[0, 1].nan_to_num()),
         "iterations": outcome.iterations,
         "finished": outcome.finished,
-        "options": asdict(options),
+        "options": asdict(options) | {"content_weight": options.weight},
     }
 
 

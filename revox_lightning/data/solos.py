@@ -1,4 +1,4 @@
-"""Built-in sounds for the transfer of textures: one instrument alone, and what a worn record sounds like between songs."""
+"""Built-in sounds for the transfer of textures: one instrument alone, and a worn record between songs."""
 
 import numpy as np
 
