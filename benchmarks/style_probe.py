@@ -57,7 +57,7 @@ STYLES: dict[str, tuple[list[tuple[str, tuple, tuple]], tuple | None]] = {
     "bright": ([("low_shelf", (-26, -20), (200, 400)), ("high_shelf", (20, 26), (8_000, 10_000))], None),
     "warm": ([("low_shelf", (20, 26), (200, 400)), ("high_shelf", (14, 20), (8_000, 10_000))], None),
 }
-# Per cent of 100 examples (the authors' results/eval_probes.md); another run of theirs, on 500 of speech: 97.6 and 40.0.
+# Per cent of 100 examples (the authors' results/eval_probes.md); their other run, on 500 of speech: 97.6 and 40.0.
 PUBLISHED = {
     "speech": {"encoder of the run": 96.0, "log-mel, random matrix": None},
     "music": {"encoder of the run": 79.0, "log-mel, random matrix": 62.0},
