@@ -74,7 +74,7 @@ def material(kind: str, count: int, samples: int, seed: int) -> list[np.ndarray]
     pieces = pieces or [built_in(max(30.0, 2 * samples / RATE_HZ), RATE_HZ, seed=n) for n in range(8)]
     random, found = np.random.default_rng(seed), []
     for tries in itertools.count():
-        piece = pieces[tries % len(pieces)]
+        piece = pieces[int(random.integers(len(pieces)))]  # in turn, they would go with the styles, which take turns
         start = int(random.integers(max(len(piece) - samples, 0) + 1))
         part = piece[start : start + samples].astype(np.float64)
         if len(part) == samples and np.square(part).mean() > 1e-5 * np.square(piece).max():

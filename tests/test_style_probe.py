@@ -81,3 +81,11 @@ def test_a_runs_encoder_is_the_nets_own(monkeypatch):
         with pytest.raises(UserError, match=says):
             probe.encoder_of("a")
         cfg.task = "style"
+
+
+def test_recordings_do_not_tell_the_style(monkeypatch):
+    monkeypatch.setattr(probe, "perform", lambda seconds, rate, seed: np.full(int(seconds * rate), 1.0 + seed))
+    monkeypatch.delenv("REVOX_GOLDEN", raising=False)
+    levels = np.array([part[0] for part in probe.material("music", 100, 1000, seed=0)]).reshape(20, 5)
+    assert len(np.unique(levels)) > 5
+    assert min(len(np.unique(column)) for column in levels.T) > 3, "every style has most of the recordings"
