@@ -75,8 +75,9 @@ def descended(
     adam = torch.optim.Adam([z], lr=rate, betas=(0.9, 0.99))
     decay = torch.optim.lr_scheduler.LambdaLR(adam, lambda n: 0.05 + 0.95 * (1 + math.cos(math.pi * n / steps)) / 2)
     best, least = z.clone(), torch.full(z.shape[:1], math.inf)
+    ways = directions(len(z), random)
     for n in range(steps):
-        if n % _ORDER == 0:
+        if n and n % _ORDER == 0:
             ways = directions(len(z), random)
         way, width = ways[n % _ORDER], widths[0] * (widths[1] / widths[0]) ** (n / steps)
         up, down = of(torch.sigmoid(torch.stack([z + width * way, z - width * way])))
