@@ -38,9 +38,9 @@ def test_styles_are_told_apart_and_nothing_else_is(monkeypatch):
     assert x.shape == (50, 16_384) and labels.bincount().tolist() == [10] * 5
     features = probe.log_mel_statistics(x)
     assert features.shape == (50, 128) and probe.through_random_matrix(x).shape == (50, 64)
-    assert probe.accuracy(features, labels) > 0.6
+    assert probe.accuracy(features, labels) > 0.45  # by chance 0.2
     shuffled = labels[torch.randperm(50, generator=torch.Generator().manual_seed(0))]
-    assert probe.accuracy(features, shuffled) < 0.5
+    assert probe.accuracy(features, shuffled) < 0.35
     assert probe.encoded(probe.SmallEncoder())(x).shape == (50, 256)
 
 
