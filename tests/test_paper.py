@@ -198,6 +198,7 @@ TEXTURES = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_table_of_textures_is_made_once(tmp_path, monkeypatch, caplog):
     caplog.set_level("INFO")
     monkeypatch.setattr(paper, "PLACE", tmp_path)
