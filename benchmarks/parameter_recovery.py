@@ -14,29 +14,28 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import spsa
 import torch
 from torch import Tensor
 
 from revox_lightning import audio
 from revox_lightning.data.performer import perform
 from revox_lightning.dsp import biquads, effects
-from revox_lightning.measure.style_spectra import stft_distance
 from revox_lightning.report import table
 
 RATE_HZ = 24_000
 SAMPLES = 32_768
 SIZES = (128, 1024, 8192)
-SPSA_EPSILON = 5e-4  # of the normalised parameters, as published
 PEAK = 10 ** (-12 / 20)
 THRESHOLD, MAKEUP = (
     [parameter.name for parameter in effects.PARAMETERS].index(name) for name in ("threshold_db", "makeup_db")
 )
 GRADIENT_STAGES = ((6, 60, 0.15), (3, 150, 0.1), (1, 300, 0.1))  # starts that are kept, steps, first rate of Adam
-SPSA_STAGES = ((3, 150, 0.15), (1, 1200, 0.1))
+# Likewise; then how many samples are heard, and how far the first and last perturbations go.
+SPSA_STAGES = ((3, 300, 0.15, 16_384, (0.1, 0.02)), (1, 3000, 0.06, 16_384, (0.05, 0.002)))
 GOAL_DB = (0.5, 2.0)  # median, 90th percentile
 
 
@@ -101,34 +100,7 @@ def by_gradient(x: Tensor, scale: Tensor, p: Tensor) -> Tensor:
     return effects.render(x, p, RATE_HZ) * scale
 
 
-class _Spsa(torch.autograd.Function):
-    """The exact twin; backwards, the difference along one random direction (Steinmetz 2022, section 3.3)."""
-
-    @staticmethod
-    def forward(ctx, x, scale, p):
-        ctx.save_for_backward(x, scale, p)
-        return effects.render_exactly(x, p, RATE_HZ) * scale
-
-    @staticmethod
-    def backward(ctx, *gradients):
-        x, scale, p = ctx.saved_tensors
-        direction = torch.randint(0, 2, p.shape).to(p) * 2 - 1
-        up, down = (
-            effects.render_exactly(x, (p + sign * SPSA_EPSILON * direction).clamp(0, 1), RATE_HZ) * scale
-            for sign in (1, -1)
-        )
-        along = (gradients[0] * (up - down)).sum((1, 2)) / (2 * SPSA_EPSILON)
-        return None, None, along[:, None] / direction
-
-
-def by_spsa(x: Tensor, scale: Tensor, p: Tensor) -> Tensor:
-    """The same, by simultaneous perturbation."""
-    return _Spsa.apply(x, scale, p)  # type: ignore[return-value]
-
-
-def descended(
-    chain: Callable[[Tensor, Tensor, Tensor], Tensor], x: Tensor, y: Tensor, z: Tensor, steps: int, rate: float
-) -> tuple[Tensor, Tensor]:
+def descended(x: Tensor, y: Tensor, z: Tensor, steps: int, rate: float) -> tuple[Tensor, Tensor]:
     """Logits (batch, 24) after so many steps of Adam, the best of each row on the way, and its distance (batch,)."""
     scale = 1 / y.abs().amax((1, 2), keepdim=True)
     target = y * scale
@@ -138,8 +110,8 @@ def descended(
     best, least = z.detach().clone(), torch.full((len(z),), math.inf)
     for _ in range(steps):
         adam.zero_grad()
-        y_hat = chain(x, scale, torch.sigmoid(z))
-        rows = torch.stack([distance(a, b) for a, b in zip(y_hat, target, strict=True)])
+        y_hat = by_gradient(x, scale, torch.sigmoid(z))
+        rows = torch.stack([spsa.distance(a, b, SIZES) for a, b in zip(y_hat, target, strict=True)])
         rows.sum().backward()
         with torch.no_grad():
             better = rows < least
@@ -150,35 +122,38 @@ def descended(
     return best, least
 
 
-def distance(y_hat: Tensor, y: Tensor) -> Tensor:
-    """What is made small: the published STFT distance, and the mean absolute error that keeps the phases."""
-    return stft_distance(y_hat, y, sizes=SIZES) + 10 * (y_hat - y).abs().mean()
-
-
-def recovered(chain: Callable, stages: tuple, x: Tensor, y: Tensor, random: torch.Generator) -> Tensor:
+def recovered(method: str, stages: tuple, x: Tensor, y: Tensor, random: torch.Generator) -> Tensor:
     """p (batch, 24) from dry and wet; the starts thin out from stage to stage."""
     batch = len(x)
     z = starts(x, y, stages[0][0], random)
-    for kept, steps, rate in stages:
+    for kept, steps, rate, *how in stages:
         z = z[:kept]
-        found = [descended(chain, x, y, row, steps, rate) for row in z]
-        least = torch.stack([row for _, row in found])
-        order = least.argsort(0)
-        z = torch.stack([row for row, _ in found])[order, torch.arange(batch)]
+        if method == "gradient":
+            found = [descended(x, y, row, steps, rate) for row in z]
+            z, least = (torch.stack(part) for part in zip(*found, strict=True))
+        else:  # all starts of all settings at once
+            samples, widths = how
+            dry, wet = (part[..., :samples].repeat(len(z), 1, 1) for part in (x, y))
+            of = spsa.Distance(dry, wet, RATE_HZ, SIZES)
+            z, least = (
+                part.unflatten(0, (len(z), batch))
+                for part in spsa.descended(of, z.flatten(0, 1), steps, rate, widths, random)
+            )
+        z = z[least.argsort(0), torch.arange(batch)]
     return torch.sigmoid(z[0])
 
 
 def measured(name: str, settings: int, batch: int, seed: int, quick: bool) -> dict:
     """One method on all settings: the row of the table, and all errors."""
-    chain, stages = {"gradient": (by_gradient, GRADIENT_STAGES), "SPSA": (by_spsa, SPSA_STAGES)}[name]
-    stages = tuple((kept, 3, rate) for kept, _, rate in stages) if quick else stages
+    stages = {"gradient": GRADIENT_STAGES, "SPSA": SPSA_STAGES}[name]
+    stages = tuple((kept, 3, *how) for kept, _, *how in stages) if quick else stages
     random = torch.Generator().manual_seed(seed)
     torch.manual_seed(seed)
     p, x = torch.rand(settings, 24, generator=random), music(settings, seed)
     errors, undone, started = [], [], time.perf_counter()
     for part in torch.arange(settings).split(batch):
         y = effects.render_exactly(x[part], p[part], RATE_HZ)
-        p_hat, bands = recovered(chain, stages, x[part], y, random), heard(x[part])
+        p_hat, bands = recovered(name, stages, x[part], y, random), heard(x[part])
         wanted = response_db(x[part], p[part])
         off = (response_db(x[part], p_hat) - wanted).abs()
         errors += [row[kept].tolist() for row, kept in zip(off, bands, strict=True)]

@@ -68,15 +68,22 @@ def noise(kind: str, seed: int = 1) -> Tensor:
 
 def jobs() -> list[tuple[str, str, str, Options]]:
     """What is measured: label, content, style, options; a content or style that is no recording is a noise."""
-    ear, random = Options(seconds=600), Options("shallow_random", iterations=100, seconds=600)
+    alone, usual = Options(seconds=600, content_weight=0), Options(seconds=600)
+    random = Options("shallow_random", iterations=100, seconds=600)
     speech, hiss = "speech_librivox_16k", "texture_vinyl_hiss_drone"
     guitar, drums = "guitar_lead_feelings", "drums_loops"
     found = [
-        ("speech, hiss", speech, hiss, ear),
-        ("speech, hiss, 30 iterations", speech, hiss, Options(seconds=600, iterations=30)),
+        ("speech, hiss", speech, hiss, usual),
+        ("speech, hiss, style alone", speech, hiss, alone),
+        (
+            "speech, hiss, style alone, 30 iterations",
+            speech,
+            hiss,
+            Options(seconds=600, iterations=30, content_weight=0),
+        ),
         ("speech, hiss, content weight 1", speech, hiss, Options(seconds=600, content_weight=1)),
-        ("speech, hiss, content weight 4", speech, hiss, Options(seconds=600, content_weight=4)),
-        ("guitar, drums", guitar, drums, ear),
+        ("guitar, drums", guitar, drums, usual),
+        ("guitar, drums, style alone", guitar, drums, alone),
         ("guitar, drums, content weight 1", guitar, drums, Options(seconds=600, content_weight=1)),
         ("guitar, drums, random net", guitar, drums, random),
         ("noise, hiss", "white", hiss, Options(start="noise", seconds=600)),

@@ -14,7 +14,7 @@ import torch
 import yaml
 
 from revox_lightning import audio, identity
-from revox_lightning.commands import assemble, paper, rows, settings
+from revox_lightning.commands import assemble, paper, rows, settings, texture_row
 from revox_lightning.commands.exits import guarded
 from revox_lightning.commands.paper import Paper
 from revox_lightning.errors import UserError
@@ -36,7 +36,11 @@ def test_every_row_of_every_table_composes_and_has_its_published_size(name):
             tried.add(which)
             data = [text.format(folder="/somewhere") for text in told.sets[which]["words"]]
             places = {part: f"/runs/{part}" for part in row.get("after", [])}
-            cfg = settings.composed([*told.words, *data, *paper.row_words(row, places)])
+            words = [*told.words, *data, *paper.row_words(row, places), "seed=0"]
+            if told.command == "texture_row":
+                assert texture_row.described(words)[0]["iterations"] > 0
+                continue
+            cfg = settings.composed(words)
             assert cfg.task == ("style" if name == "steinmetz2022" else "effect")
             if row.get("parameters"):
                 cfg.model.controls, cfg.audio_channels = 0, 1
@@ -182,6 +186,42 @@ def test_a_table_trains_what_is_missing_and_nothing_twice(tiny, caplog):
     assert left == {name: stamp for name, stamp in stamps.items() if name != victim.name}
     paper.paper(words)
     assert "4 of 4 trainings are done" in caplog.text and len(list((out / "runs").iterdir())) == 4
+
+
+TEXTURES = {
+    "title": "Textures", "reference": "Nobody", "budget": "two iterations", "unpublished": "null: no table.",
+    "command": "texture_row", "seeds": 1, "words": ["audio_seconds=1", "bands=8", "iterations=2"],
+    "columns": {"distance": "test/distance", "falls, times": "test/loss_ratio"},
+    "sets": {"here": {"title": "here", "words": ["content=speech", "style=crackle"]}},
+    "rows": [{"label": "from the content", "words": [], "published": {"here": {"distance": None}}},
+             {"label": "from noise", "words": ["start=noise"]}],
+}  # fmt: skip
+
+
+@pytest.mark.slow
+def test_a_table_of_textures_is_made_once(tmp_path, monkeypatch, caplog):
+    caplog.set_level("INFO")
+    monkeypatch.setattr(paper, "PLACE", tmp_path)
+    (tmp_path / "textures.yaml").write_text(yaml.safe_dump(TEXTURES))
+    words = ["paper=textures", f"out={tmp_path / 'out'}", "logger=none"]
+    paper.paper(words)
+    paper.paper(words)
+    assert "0 of 2 trainings are done" in caplog.text and "2 of 2 trainings are done" in caplog.text
+    body = list(csv.reader((tmp_path / "out" / "table.csv").read_text().splitlines()))
+    assert body[0] == ["set", "model", "distance", "distance published", "falls, times"], "nothing of trainings"
+    assert [row[1] for row in body[1:]] == ["from the content", "from noise"] and body[1][3] == "null"
+    runs = {path.name.split("_seed")[0]: path for path in (tmp_path / "out" / "runs").iterdir()}
+    assert (runs["here_from_noise"] / "out.html").exists()
+    (runs["here_from_noise"] / "metrics.json").unlink()  # as if it had been killed before the end
+    paper.paper([*words, "rows=from noise"])
+    assert "0 of 1 trainings are done" in caplog.text and (runs["here_from_noise"] / "metrics.json").exists()
+
+
+def test_a_table_of_an_unknown_command_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(paper, "PLACE", tmp_path)
+    (tmp_path / "textures.yaml").write_text(yaml.safe_dump(TEXTURES | {"command": "os"}))
+    with pytest.raises(UserError, match="its command is os"):
+        Paper.read("textures")
 
 
 @pytest.mark.slow

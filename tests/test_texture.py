@@ -9,7 +9,9 @@ import torch
 
 from revox_lightning import audio, texture
 from revox_lightning.commands import texture as command
+from revox_lightning.commands import texture_row
 from revox_lightning.commands.exits import guarded
+from revox_lightning.data.solos import SOUNDS, sound
 from revox_lightning.dsp import filterbanks
 from revox_lightning.dsp import texture as ear
 from revox_lightning.dsp.windows import extended, joined, windows
@@ -252,7 +254,7 @@ def test_windows_cover_everything_and_put_it_together_again(samples):
 
 # ---- the optimisation ----
 
-QUICK = Options(iterations=15, bands=8, seconds=60)
+QUICK = Options(iterations=15, bands=8, seconds=60, content_weight=0)
 
 
 def test_the_loss_falls_to_a_third_and_the_content_is_heard():
@@ -279,6 +281,26 @@ def test_a_content_term_keeps_more_of_the_content():
         for weight in (0.0, 10.0)
     )
     assert (held - content).square().sum() < 0.8 * (free - content).square().sum()
+
+
+def test_the_content_has_a_weight_where_it_is_what_it_starts_from():
+    weights = [Options().weight, Options(content_weight=0).weight, Options(start="noise").weight,
+               Options("shallow_random").weight, Options("shallow_random", content_weight=2).weight]  # fmt: skip
+    assert weights == [4, 0, 0, 0, 2]
+
+
+def test_speech_in_crackle_is_still_that_speech():
+    content, style = (torch.from_numpy(sound(name, 2, ear.RATE_HZ)) for name in ("speech", "crackle"))
+    correlations = []
+    for weight in (None, 0.0):
+        options = Options(bands=8, iterations=60, content_weight=weight, seconds=600)
+        outcome = texture.transfer(content, style, options)
+        before, after = (texture.measured(x, style, 8, 10.0) for x in (outcome.start, outcome.audio))
+        assert outcome.finished and sum(after.values()) < sum(before.values()) / 4  # the distance is half of it
+        correlations.append(float(torch.corrcoef(torch.stack([content, outcome.audio]))[0, 1]))
+        if weight is None:
+            assert all(after[name] < before[name] for name in before)
+    assert correlations[0] > 0.8 and correlations[0] > correlations[1] + 0.02
 
 
 def test_it_goes_on_where_the_time_ended(tmp_path):
@@ -364,6 +386,44 @@ def test_bad_words_are_refused_in_one_sentence(files, tmp_path, capsys):
         assert guarded(lambda words=words: command.texture(words)) == 2, words
         assert capsys.readouterr().err.count("error:") == 1
     assert not (tmp_path / "out.wav").exists()
+
+
+@pytest.mark.parametrize("name", SOUNDS)
+def test_built_in_sounds_follow_their_seed(name):
+    one, same, other = (sound(name, 1.5, 8000, seed) for seed in (0, 0, 1))
+    assert one.shape == (12_000,) and one.dtype == "float32" and abs(one).max() == pytest.approx(0.5)
+    assert (one == same).all() and abs(one - other).max() > 0.05
+    assert (one[-6000:].std() > 1e-3) and len(sound(name, 0.01, 8000)) == 80
+
+
+def test_a_row_of_a_table_leaves_its_figures(tmp_path, capsys):
+    audio.write(tmp_path / "style.wav", 10 * noise(44_100)[None], 22_050)
+    words = ["content=guitar", f"style={tmp_path / 'style.wav'}", "audio_seconds=1.5", "bands=8", "iterations=3"]
+    texture_row.texture_row([*words, f"run_dir={tmp_path / 'row'}"])
+    found = json.loads((tmp_path / "row" / "metrics.json").read_text())
+    assert found["test/loss_ratio"] > 1 and found["test/distance"] < found["test/distance_start"]
+    assert found["test/iterations"] == 3 and 0 <= found["test/classes_nearer"] <= 9
+    assert audio.info(tmp_path / "row" / "style.wav").frames == 33_075
+    told, files = texture_row.described(words)
+    assert files == [tmp_path / "style.wav"] and told["iterations"] == 3 and told["audio_seconds"] == 1.5
+    assert texture_row.described(["content=guitar", "style=drums"])[1] == []
+    with pytest.raises(UserError, match="time limit"):
+        texture_row.texture_row([*words, "iterations=100000", "seconds=1", f"run_dir={tmp_path / 'other'}"])
+    assert (tmp_path / "other" / "out.state").exists() and not (tmp_path / "other" / "metrics.json").exists()
+
+
+@pytest.mark.parametrize(
+    "words,says",
+    [
+        ([], "needs content="), (["content=guitar"], "needs style="), (["content=a", "style=b", "run_dir=c", "x=1"], "no x=1"),
+        (["content=guitar", "style=drums"], "run_dir=FOLDER"), (["content=guitar", "style=drums", "audio_seconds=x"], "audio_"),
+        (["content=guitar", "style=drums", "bands=x"], "bands=x"),
+    ],
+)  # fmt: skip
+def test_bad_rows_are_refused(words, says):
+    with pytest.raises(UserError, match=says):
+        texture_row.described(words)
+        texture_row.texture_row(words)
 
 
 def test_names_on_a_page_are_only_names(tmp_path):

@@ -23,7 +23,8 @@ from revox_lightning.runs import RunFolder
 PLACE = settings.CONF / "paper"
 Key = tuple[str, str, int]
 _KNOWN = {"paper", "out", "seeds", "jobs", "rows", "sets", "logger"}
-# Of every row, before its own words.
+COMMANDS = ("train", "texture_row")
+# Of every row that is trained, before its own words.
 _USUAL = ["logger=csv", "report.data_sheet=false", "report.examples=[]", "report.audio_seconds=10"]
 
 
@@ -40,6 +41,7 @@ class Paper:
     sets: dict[str, dict[str, Any]]
     rows: list[dict[str, Any]]
     seeds: int = 3
+    command: str = "train"  # what makes a row, out of its words
     # Trainings that rows build on, by name, with all their words but those of the set. A row says ``after: [NAME]`` and
     # {NAME} in its words for the run's folder.
     first: dict[str, list[str]] = field(default_factory=dict)
@@ -59,10 +61,17 @@ class Paper:
             raise UserError(f"{path} is no table: {(str(error) or type(error).__name__).splitlines()[0]}.") from error
         return told
 
+    @property
+    def usual(self) -> list[str]:
+        """What stands before the words of every row."""
+        return _USUAL if self.command == "train" else []
+
     def check(self) -> None:
         """Raises one of Python's own errors where a part is of another kind than it should be."""
         if not self.sets or not self.rows:
             raise ValueError("it has no sets or no rows")
+        if self.command not in COMMANDS or (self.first and self.command != "train"):
+            raise ValueError(f"its command is {self.command}: choose one of {', '.join(COMMANDS)}")
         words = [self.words, *self.first.values(), *(one["words"] for one in [*self.sets.values(), *self.rows])]
         texts = [self.title, self.reference, self.budget, self.unpublished or "", *(row["label"] for row in self.rows)]
         texts += [text for some in words for text in some] + [one["title"] for one in self.sets.values()]
@@ -143,12 +152,12 @@ def _jobs(
                 places = {}
                 for part in row.get("after", []):
                     if (key := (name, part, seed)) not in first:
-                        words = [*_USUAL, *told.first[part], *data, *more, f"seed={seed}"]
+                        words = [*told.usual, *told.first[part], *data, *more, f"seed={seed}"]
                         first[key] = rows.prepared(f"{name} {part} seed {seed}", words, out / "runs")
                     places[part] = str(first[key].folder.path.resolve())
-                words = [*_USUAL, *told.words, *data, *row_words(row, places), *more, f"seed={seed}"]
+                words = [*told.usual, *told.words, *data, *row_words(row, places), *more, f"seed={seed}"]
                 label = f"{name} {row['label']} seed {seed}"
-                jobs[name, row["label"], seed] = rows.prepared(label, words, out / "runs")
+                jobs[name, row["label"], seed] = rows.prepared(label, words, out / "runs", told.command)
     return first, jobs, absent
 
 

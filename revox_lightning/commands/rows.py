@@ -15,7 +15,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from revox_lightning import identity
-from revox_lightning.commands import assemble, settings
+from revox_lightning.commands import assemble, settings, texture_row
 from revox_lightning.commands.exits import log
 from revox_lightning.errors import UserError
 from revox_lightning.kernels import backend
@@ -32,12 +32,13 @@ START = (
 
 @dataclass(frozen=True)
 class Job:
-    """One training: the words of its train command, and the folder that is its own alone."""
+    """One training, or another command with a metrics.json: its words, and the folder that is its own alone."""
 
     label: str
     words: tuple[str, ...]
     folder: RunFolder
     identity: dict[str, str]
+    command: str = "train"
 
     @property
     def metrics(self) -> dict[str, Any]:
@@ -45,18 +46,23 @@ class Job:
         return self.folder.read_json("metrics.json")
 
 
-def prepared(label: str, words: Sequence[str], place: Path) -> Job:
+def prepared(label: str, words: Sequence[str], place: Path, command: str = "train") -> Job:
     """A job in ``place/LABEL-IDENTITY``: another config, other audio, other code or kernels are another folder.
 
     The built-in data is rendered here, where it is missing. Raises UserError for words that do not compose.
     """
+    found = identity.identity(*(_described(words) if command == "train" else (*texture_row.described(words), "torch")))
+    name = "".join(c if c.isalnum() or c in "-_.@" else "_" for c in label)
+    return Job(label, tuple(words), RunFolder(place / f"{name}-{identity.short(found)}"), found, command)
+
+
+def _described(words: Sequence[str]) -> tuple[dict[str, Any], list[Path], str]:
+    """A training's resolved config, the files that it reads, and what computes."""
     cfg = settings.composed(list(words))
     audio = _audio(cfg)
     plain: Any = OmegaConf.to_container(cfg, resolve=True)
     backend.choose(cfg.kernels)
-    found = identity.identity(plain, audio, backend.describe(assemble.build_net(cfg)))
-    name = "".join(c if c.isalnum() or c in "-_.@" else "_" for c in label)
-    return Job(label, tuple(words), RunFolder(place / f"{name}-{identity.short(found)}"), found)
+    return plain, audio, backend.describe(assemble.build_net(cfg))
 
 
 def _audio(cfg: DictConfig) -> list[Path]:
@@ -85,7 +91,8 @@ def train_all(jobs: Sequence[Job], at_once: int = 1) -> dict[str, str]:
                 if reason:
                     failed[job.label] = reason
                 minutes = (time.monotonic() - begun) / 60 / done * (len(left) - done)
-                what = reason or f"ESR {job.metrics.get('test/esr', float('nan')):.5f}"
+                esr = job.metrics.get("test/esr")
+                what = reason or (f"ESR {esr:.5f}" if esr is not None else "done")
                 log.info("%d of %d, %s: %s; about %.0f min left", done, len(left), job.label, what, minutes)
         except BaseException:
             for future in running:
@@ -100,11 +107,13 @@ def _train(job: Job, at_once: int) -> str | None:
     path.mkdir(parents=True, exist_ok=True)
     job.folder.write_json("identity.json", dict(job.identity))
     how = [f"resume={path}"] if job.folder.last.exists() else [*job.words, f"run_dir={path}"]
-    if at_once > 1 and not any(word.startswith("system.threads=") for word in how):
+    if job.command == "train" and at_once > 1 and not any(word.startswith("system.threads=") for word in how):
         how.append(f"system.threads={max((os.cpu_count() or 1) // at_once, 1)}")
     log_path = path / "train.log"
     with open(log_path, "a", encoding="utf-8") as out:
-        rc = subprocess.run([sys.executable, "-c", START, *how], stdout=out, stderr=subprocess.STDOUT).returncode
+        rc = subprocess.run(
+            [sys.executable, "-c", START.replace("train", job.command), *how], stdout=out, stderr=subprocess.STDOUT
+        ).returncode
     if rc == 0 and job.metrics:
         return None
     lines = log_path.read_text(encoding="utf-8", errors="replace").splitlines()

@@ -25,12 +25,16 @@ from revox_lightning.report import sounds_page, table
 from revox_lightning.texture import TEXTURES, Options
 
 _LEAST = {"iterations": 1, "seconds": 1, "content_weight": 0, "seed": 0, "window_seconds": 2, "bands": 4, "filters": 1}
+OPTIONS = tuple(field.name for field in fields(Options))
 _COLUMNS = ("statistics", "SNR before, dB", "SNR after, dB")
 
 
-def texture(argv: list[str]) -> None:
-    """One file, the table of what was reached, and beside the audio its JSON and a page to listen to."""
-    named, others, words = settings.arguments(argv, {"style", "content", *(field.name for field in fields(Options))})
+def texture(argv: list[str]) -> dict:
+    """One file, the table of what was reached, and beside the audio its JSON and a page to listen to.
+
+    Returns what the JSON holds.
+    """
+    named, others, words = settings.arguments(argv, {"style", "content", *OPTIONS})
     if others:
         raise UserError(f"texture has no option {others[0].split('=')[0]}: {USAGE}.")
     if len(words) != 1 or "style" not in named or "content" not in named:
@@ -38,16 +42,16 @@ def texture(argv: list[str]) -> None:
     style, content, target = (Path(word).expanduser() for word in (named.pop("style"), named.pop("content"), words[0]))
     if target.resolve() in (style.resolve(), content.resolve()):
         raise UserError(f"{target} would be overwritten: choose another output.")
-    options = _options(named)
-    x, rate_hz = _at_least(*_read(content), options.rate_hz)
+    how = options(named)
+    x, rate_hz = _at_least(*_read(content), how.rate_hz)
     reference, reference_hz = _read(style)
-    mono, wanted = (_mono(signal, hz, options.rate_hz) for signal, hz in ((x, rate_hz), (reference, reference_hz)))
-    log.info("moving %s towards %s, at most %.0f s ...", content, style, options.seconds)
+    mono, wanted = (_mono(signal, hz, how.rate_hz) for signal, hz in ((x, rate_hz), (reference, reference_hz)))
+    log.info("moving %s towards %s, at most %.0f s ...", content, style, how.seconds)
     state, begun = target.with_suffix(".state"), time.monotonic()
     with disk_faults():
-        outcome = by_optimisation.transfer(mono, wanted, options, state)
-        y = _placed(x, mono, outcome.audio, rate_hz, options)
-        figures = _figures(y, rate_hz, outcome, mono, _mono(reference, reference_hz, ear.RATE_HZ), options)
+        outcome = by_optimisation.transfer(mono, wanted, how, state)
+        y = _placed(x, mono, outcome.audio, rate_hz, how)
+        figures = _figures(y, rate_hz, outcome, mono, _mono(reference, reference_hz, ear.RATE_HZ), how)
         figures |= {"seconds_taken": time.monotonic() - begun, "style": str(style), "content": str(content)}
         _write(target, y, rate_hz, figures)
         rows = [("reference (style)", reference[:, : 30 * reference_hz], reference_hz), ("input (content)", x, rate_hz)]
@@ -57,16 +61,19 @@ def texture(argv: list[str]) -> None:
     table.show(title, _COLUMNS, _lines(figures))
     print(f"Written: {target}, {target.with_suffix('.json')}, {page}")
     if not outcome.finished:
-        print(f"The time limit came first ({outcome.iterations} of {options.iterations} iterations a window): "
+        print(f"The time limit came first ({outcome.iterations} of {how.iterations} iterations a window): "
               f"the same command goes on from {state}.")  # fmt: skip
+    return figures
 
 
-def _options(named: dict[str, str]) -> Options:
+def options(named: dict[str, str]) -> Options:
+    """Those of a command line; raises UserError for values that are none."""
     values: dict[str, object] = {}
     for field in fields(Options):
         if field.name not in named:
             continue
         text, usual = named[field.name], getattr(Options, field.name)
+        usual = 0.0 if usual is None else usual
         if isinstance(usual, str):
             known = tuple(TEXTURES) if field.name == "texture" else ("content", "noise")
             if text not in known:
@@ -131,7 +138,7 @@ def _figures(
         "correlation_with_content": float(torch.corrcoef(together)[0, 1].nan_to_num()),
         "iterations": outcome.iterations,
         "finished": outcome.finished,
-        "options": asdict(options),
+        "options": asdict(options) | {"content_weight": options.weight},
     }
 
 

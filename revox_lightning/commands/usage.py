@@ -50,5 +50,5 @@ DOCTOR = "revox doctor [--fix]"
 TRANSFER = "revox transfer run=outputs/NAME/TIME style=REFERENCE IN OUT, or revox transfer knobs=FILE.json IN OUT"
 TEXTURE = (
     "revox texture style=REFERENCE content=IN OUT [texture=mcdermott|shallow_random] [iterations=300] [seconds=240] "
-    "[content_weight=0] [start=content|noise] [window_seconds=10] [bands=32] [filters=4096] [seed=0]"
+    "[content_weight=4; published 0] [start=content|noise] [window_seconds=10] [bands=32] [filters=4096] [seed=0]"
 )

@@ -128,14 +128,9 @@ def render(x: Tensor, p: Tensor, sample_rate_hz: float) -> Tensor:
 
 def render_exactly(x: Tensor, p: Tensor, sample_rate_hz: float) -> Tensor:
     """The same sample by sample in double precision, without gradients."""
-    like, x, p = x, x.detach().cpu(), p.detach().cpu()
-    rows = [_row(one.numpy(), q[None], sample_rate_hz) for one, q in zip(x, p, strict=True)]
-    y, knobs = torch.from_numpy(np.stack(rows)), len(PARAMETERS)
-    return (taped(y, p[:, knobs:].double(), sample_rate_hz) if p.shape[1] > knobs else y).to(like)
-
-
-def _row(x: np.ndarray, p: Tensor, sample_rate_hz: float) -> np.ndarray:
-    p = p.double()
-    y = biquads.filtered_exactly(x, sections(p, sample_rate_hz)[0].numpy())
-    knobs = denormalised(p[:, len(EQUALISER) : len(PARAMETERS)], COMPRESSOR)
-    return dynamics.compressor_exactly(y, sample_rate_hz, *(float(value) for value in knobs.values()))
+    like, x, p = x, x.detach().double().cpu(), p.detach().double().cpu()
+    n, knobs = len(EQUALISER), len(PARAMETERS)
+    coefficients = sections(p, sample_rate_hz).numpy()
+    rows = [biquads.filtered_exactly(*row) for row in zip(x.numpy(), coefficients, strict=True)]
+    y = compressed(torch.from_numpy(np.stack(rows)), p[:, n:knobs], sample_rate_hz)
+    return (taped(y, p[:, knobs:], sample_rate_hz) if p.shape[1] > knobs else y).to(like)

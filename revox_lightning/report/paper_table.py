@@ -17,6 +17,8 @@ from revox_lightning.report import intervals
 from revox_lightning.report import table as screen
 from revox_lightning.report.intervals import Stretches
 
+# Columns that a table leaves out where no row has anything to say.
+_NOT_OF_ALL = ("parameters", "dB (95 %)", "over the linear filter, dB", "rank", "training, s", "x real time")
 _PHYSICS = "† its class contains the equations of the machine that it learns here."
 _RANK = (
     "rank: 1 + how many rows are better beyond chance (paired bootstrap over seeds and stretches or files of the test, "
@@ -61,10 +63,10 @@ def lines(tables: Sequence[Table]) -> dict[str, list[list[str]]]:
 
 def _lines(one: Table, ranked: Mapping[str, int]) -> list[list[str]]:
     compared = {label for label in one.columns if any(label in cell.theirs for cell in one.cells)}
-    heading = ["model", "parameters"]
+    heading = ["model", _NOT_OF_ALL[0]]
     for label in one.columns:
         heading += [label, f"{label} published"] if label in compared else [label]
-    heading += ["dB (95 %)", "over the linear filter, dB", "rank", "training, s", "x real time"]
+    heading += [*_NOT_OF_ALL[1:]]
     rows = []
     for cell in sorted(one.cells, key=_esr):
         row = [f"{cell.label} †" if cell.physics else cell.label, _parameters(cell)]
@@ -78,7 +80,8 @@ def _lines(one: Table, ranked: Mapping[str, int]) -> list[list[str]]:
         row.append(_mean(cell, "train_seconds", "{:.0f}"))
         row.append(_mean(cell, "real_time_factor", "{:.1f}"))
         rows.append(row)
-    return [heading, *rows]
+    said = [n for n, label in enumerate(heading) if label not in _NOT_OF_ALL or any(row[n] != "-" for row in rows)]
+    return [[row[n] for n in said] for row in (heading, *rows)]
 
 
 def _esr(cell: Cell) -> float:
@@ -89,7 +92,9 @@ def _esr(cell: Cell) -> float:
 def _parameters(cell: Cell) -> str:
     if not cell.metrics:
         return "-" if cell.parameters is None else f"{cell.parameters:,} published"
-    ours = cell.metrics[0]["parameters"]
+    ours = cell.metrics[0].get("parameters")
+    if ours is None:
+        return "-"
     differs = cell.parameters is not None and cell.parameters != ours
     return f"{ours:,} (published {cell.parameters:,})" if differs else f"{ours:,}"
 
@@ -115,7 +120,8 @@ def _over_filter(cell: Cell) -> str:
 
 
 def _mean(cell: Cell, key: str, form: str) -> str:
-    return form.format(mean(m[key] for m in cell.metrics)) if cell.metrics else "-"
+    values = [m[key] for m in cell.metrics if m.get(key) is not None]
+    return form.format(mean(values)) if values else "-"
 
 
 def show(tables: Sequence[Table], notes: Sequence[str]) -> None:
