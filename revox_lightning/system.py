@@ -18,6 +18,7 @@ from revox_lightning.errors import UserError
 from revox_lightning.kernels import backend
 from revox_lightning.metrics import EffectMetrics
 from revox_lightning.models.contract import Net
+from revox_lightning.models.random_blocks import mixed
 from revox_lightning.objectives.supervised import Supervised
 from revox_lightning.scorer import Scorer
 from revox_lightning.stream import detach
@@ -34,6 +35,8 @@ class System(pl.LightningModule):
     In the first ``lr_warmup_iterations`` steps the learning rate grows to its value. With ``ema``, below 1, what is
     validated, kept and played is the moving average of the weights (WeightAverage). An objective with a method
     ``validate(net, batch) -> terms`` is validated by it, on segments; any other by how the net plays whole takes.
+    What is drawn at random in a step (torch's own generators) depends on ``seed``, the epoch and the batch alone, so
+    that a training that was interrupted goes on as it would have.
     """
 
     def __init__(
@@ -51,6 +54,7 @@ class System(pl.LightningModule):
         lr_warmup_iterations: int = 0,
         ema: float | None = None,
         monitor: str = "val/esr",
+        seed: int = 0,
     ) -> None:
         super().__init__()
         if warmup_samples < net.latency_samples:
@@ -61,7 +65,7 @@ class System(pl.LightningModule):
         self.automatic_optimization = False
         self.net, self.objective = net, objective
         self._make_optimizer, self._make_scheduler = optimizer, scheduler
-        self.sample_rate_hz = sample_rate_hz
+        self.sample_rate_hz, self._seed = sample_rate_hz, seed
         self._warmup, self._hop, self._warmup_gradient = warmup_samples, hop_samples, warmup_gradient
         self._clip_norm, self._monitor, self._lr_warmup = clip_norm, monitor, lr_warmup_iterations
         self._average = None if ema is None else WeightAverage(net, ema)
@@ -137,6 +141,7 @@ class System(pl.LightningModule):
         self._shared_norms = distributed.share_norms(self.net)
 
     def training_step(self, batch: dict[str, Any], batch_index: int) -> None:
+        torch.manual_seed(mixed(self._seed, self.current_epoch, batch_index))
         size, frames = batch.get("whole", len(batch["dry"])), batch["dry"].shape[-1]
         share = size / len(range(self._warmup, frames, self._hop))
         optimizers: Any = self.optimizers()

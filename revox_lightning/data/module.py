@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
@@ -15,7 +14,7 @@ from torch.utils.data import DataLoader, Subset
 
 from revox_lightning import audio
 from revox_lightning.data import inspect, resampling, trajectories
-from revox_lightning.data.segments import Chunks, Place, Segments, as_it_is
+from revox_lightning.data.segments import Chunks, Corrupted, Place, Segments, as_it_is
 from revox_lightning.data.takes import Reader, Take, moved, split
 from revox_lightning.errors import UserError
 
@@ -45,7 +44,8 @@ class PairData(pl.LightningDataModule):
     would. With ``test_only`` takes that name no split are all scored. ``trajectory`` says what is made of a delay that
     wanders (trajectories.apply); ``train_seconds`` of the training split are learned from, the first part of every take
     alike; ``unpaired`` draws the wet segments of training from other places than the dry ones; ``corruption`` makes
-    both of the dry one, and may tell knobs as a third. ``validate_segments`` makes validation batches like those of
+    both of the dry one, and may tell knobs as a third. ``workers`` processes make the segments beside the training;
+    batches are the same for any number. ``validate_segments`` makes validation batches like those of
     training, of segments one after another. Raises UserError for data that cannot be used.
     """
 
@@ -65,6 +65,7 @@ class PairData(pl.LightningDataModule):
         unpaired: bool = False,
         corruption: Callable[..., tuple[np.ndarray, ...]] | None = None,
         memory_mb: float = 1024.0,
+        workers: int = 0,
         cache_dir: str = "outputs/cache",
         seed: int = 0,
         batch_size: int = 32,
@@ -79,6 +80,9 @@ class PairData(pl.LightningDataModule):
         self.knobs, self._read = source.knobs, Reader(channels, memory_mb)
         self._warmup, self._segment, self._chunk = warmup_samples, segment_samples, chunk_samples
         self._unpaired, self._corruption, self.validate_segments = unpaired, corruption, False
+        if workers < 0:
+            raise UserError(f"data.workers={workers}: give 0 or more.")
+        self._workers = workers
         gap = max(round(gap_seconds * sample_rate_hz), history_samples)
         takes = [self._at_rate(take, resample, cache_dir) for take in source.takes()]
         takes = [trajectories.apply(take, trajectory, cache_dir) for take in takes]
@@ -144,18 +148,10 @@ class PairData(pl.LightningDataModule):
     def _loader(
         self, takes: list[Take], batches: list[list[tuple[Place, Place]]], epoch: int | None = None
     ) -> DataLoader:
-        pairs = None if self._corruption is None else functools.partial(self._corrupted, epoch)
+        pairs = None if self._corruption is None else Corrupted(self._corruption, self.seed, epoch)
         rank, processes = self._process if epoch is not None else (0, 1)
         segments = Segments(takes, self._read, self._warmup + self._segment, pairs, rank, processes)
-        return DataLoader(segments, batch_sampler=batches, collate_fn=as_it_is)  # type: ignore[arg-type]
-
-    def _corrupted(self, epoch: int | None, x: torch.Tensor, place: Place) -> tuple[torch.Tensor, ...]:
-        """Input, target and knobs of a segment, the same for the same place; in training others every epoch."""
-        assert self._corruption is not None
-        told = [self.seed, *map(abs, place), *([] if epoch is None else [1 + epoch])]
-        made = self._corruption(x[0].double().numpy(), np.random.default_rng(told), epoch is not None)
-        dry, wet, *told = (torch.from_numpy(part).float() for part in made)
-        return dry[None], wet[None], told[0] if told else torch.zeros(0)
+        return DataLoader(segments, batch_sampler=batches, collate_fn=as_it_is, num_workers=self._workers)  # type: ignore[arg-type]
 
     @property
     def _process(self) -> tuple[int, int]:

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils.data import Dataset
 
@@ -13,6 +14,22 @@ from revox_lightning.data import trajectories
 from revox_lightning.data.takes import Reader, Take
 
 Place = tuple[int, int]  # the index of a take, and a position in its dry file
+
+
+@dataclasses.dataclass
+class Corrupted:
+    """Input, target and knobs made of a dry segment: the same for the same place, in training others every epoch."""
+
+    corruption: Callable[..., tuple[np.ndarray, ...]]
+    seed: int
+    epoch: int | None
+
+    def __call__(self, x: torch.Tensor, place: Place) -> tuple[torch.Tensor, ...]:
+        """x (1, time) of a place -> dry, wet (1, time) and knobs (knobs,)."""
+        told = [self.seed, *map(abs, place), *([] if self.epoch is None else [1 + self.epoch])]
+        made = self.corruption(x[0].double().numpy(), np.random.default_rng(told), self.epoch is not None)
+        dry, wet, *knobs = (torch.from_numpy(part).float() for part in made)
+        return dry[None], wet[None], knobs[0] if knobs else torch.zeros(0)
 
 
 @dataclasses.dataclass

@@ -1,0 +1,125 @@
+"""A training that is interrupted at any moment and goes on ends with the weights of one that was not: all objectives."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from revox_lightning.commands import settings, training
+from revox_lightning.system import System
+
+EFFECT = [
+    "data=recordings", "data.sample_rate_hz=8000", "data.dry={dry}", "data.wet={wet}", "data.gap_seconds=0.02",
+    "system.batch_size=3", "system.segment_samples=600", "system.hop_samples=300", "system.warmup_samples=100",
+    "linear_filter.taps=64", "linear_filter.lookahead_samples=8",
+]  # fmt: skip
+WHOLE = ["system.segment_samples=16384", "system.hop_samples=16384", "system.batch_size=2"]
+MADE = [*WHOLE, "data.source.seconds={{train: 5.0, val: 1.5, test: 1.5}}"]
+CASES: dict[str, list[str]] = {
+    "lstm": ["model=lstm", "size=4", *EFFECT, "data.workers=1"],
+    "lstm on a plateau": ["model=lstm_linear", "size=4", *EFFECT, "schedule=plateau", "trainer.check_val_every_n_epoch=2"],
+    "lstm, bf16": ["model=lstm", "size=4", *EFFECT, "trainer.precision=bf16-mixed"],
+    "tcn": ["model=tcn", "size=100", *EFFECT, "system.hop_samples=600", "system.ema=0.9"],
+    "wow and flutter": [
+        "model=wow_flutter_diffusion", "model.net.widths=[2,2,2,2]", "model.net.embedding=4", "model.steps=2",
+        "system.segment_samples=512", "data.source.seconds={{train: 60, val: 20, test: 30}}",
+    ],
+    "hiss": [
+        "model=hiss_diffusion", "model.net.embedding=4", "model.steps=2", "system.segment_samples=8192",
+        "machine.oversampling=1", "data.source.seconds={{train: 2, val: 0.5, test: 0.5}}", "model.overlap_samples=100",
+    ],
+    "critics": [
+        "experiment=tape_adversarial", *EFFECT, "data.trajectory=null", "size=4", "delay_line.max_delay_samples=64",
+        "+objective.critics.fft_sizes=[64]", "+objective.critics.kernels=[5]",
+    ],
+    "style": ["model=style_transfer", *MADE],
+    "style by perturbation": [
+        "model=style_transfer", *MADE, "model.processor._target_=revox_lightning.models.style_transfer.SPSA",
+        "model.chain=tape",
+    ],
+    "proxy": ["model=effect_proxy", "model.width=4", *MADE, "data.workers=1"],
+}  # fmt: skip
+EPOCHS = 4
+
+
+class Killed(BaseException):
+    """What no one catches."""
+
+
+@pytest.fixture
+def train(pair, tmp_path, monkeypatch):
+    """Trains a case in a folder, with a row an epoch and without what comes after; ``after`` steps it is killed."""
+    for part in ("result", "style_result", "proxy_result", "generator_result"):
+        monkeypatch.setattr(getattr(training, part), "report", lambda *_: {})
+    dry, wet = pair(seconds=2)
+    step = System.training_step
+
+    def run(case: str, name: str, *more: str, resume: bool = False, after: float = float("inf")) -> Path:
+        folder, steps = tmp_path / name, 0
+
+        def counted(*told: Any) -> None:
+            nonlocal steps
+            steps += 1
+            if steps > after:
+                raise Killed
+            step(*told)
+
+        words = [word.format(dry=dry, wet=wet) for word in CASES[case]]
+        words += ["logger=csv", "trainer=cpu", f"trainer.max_epochs={EPOCHS}", "report.data_sheet=false"]
+        words += ["report.examples=[]", "system.threads=1", f"data.cache_dir={tmp_path / 'cache'}", f"run_dir={folder}"]
+        monkeypatch.setattr(System, "training_step", counted)
+        if after == float("inf"):
+            training.train(settings.composed([*words, *more]), folder, resume)
+        else:
+            with pytest.raises(Killed):
+                training.train(settings.composed([*words, *more]), folder, resume)
+        torch.set_num_threads(1)
+        return folder
+
+    return run
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    found = list(csv.DictReader((folder / "metrics.csv").read_text().splitlines()))
+    return [{name: value for name, value in row.items() if name != "train_seconds"} for row in found]
+
+
+def same(a: Any, b: Any, where: str = "") -> None:
+    """Whether two checkpoints are equal to the bit, but for the clock."""
+    if isinstance(a, torch.Tensor):
+        assert torch.equal(a, b), f"{where}: {(a - b).abs().max()}"
+    elif isinstance(a, dict):
+        assert a.keys() == b.keys(), where
+        for name in a:
+            if name != "train_seconds":
+                same(a[name], b[name], f"{where}/{name}")
+    elif isinstance(a, list):
+        assert len(a) == len(b), where
+        for n, (one, other) in enumerate(zip(a, b, strict=True)):
+            same(one, other, f"{where}/{n}")
+    else:
+        assert a == b or a != a, f"{where}: {a} and {b}"
+
+
+def kept(folder: Path) -> dict[str, Any]:
+    content = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+    names = ("state_dict", "trained", "average_steps", "optimizer_states", "lr_schedulers", "callbacks", "counters")
+    return {name: content[name] for name in names if name in content}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_what_was_interrupted_in_the_middle_of_an_epoch_ends_as_if_it_had_not_been(case, train):
+    whole = train(case, "whole")
+    steps = torch.load(whole / "checkpoints" / "last.ckpt", weights_only=True)["loops"]["fit_loop"]
+    batches = steps["epoch_loop.batch_progress"]["total"]["completed"]
+    assert batches >= 2 * EPOCHS, "there is a middle"
+    parted = train(case, "parted", after=batches * 0.6)
+    torch.manual_seed(1)  # another process draws other numbers
+    torch.rand(7)
+    train(case, "parted", "data.workers=2", resume=True)
+    same(kept(whole), kept(parted))
+    assert rows(whole) == rows(parted) and len(rows(whole)) == EPOCHS
