@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 import torch
+from pytorch_lightning.plugins.precision import MixedPrecision
 
+from revox_lightning import distributed
 from revox_lightning.commands import settings, training
 from revox_lightning.system import System
 
@@ -23,7 +25,9 @@ CASES: dict[str, list[str]] = {
     "lstm": ["model=lstm", "size=4", *EFFECT, "data.workers=1"],
     "lstm on a plateau": ["model=lstm_linear", "size=4", *EFFECT, "schedule=plateau", "trainer.check_val_every_n_epoch=2"],
     "lstm, bf16": ["model=lstm", "size=4", *EFFECT, "trainer.precision=bf16-mixed"],
-    "tcn": ["model=tcn", "size=100", *EFFECT, "system.hop_samples=600", "system.ema=0.9"],
+    "lstm, fp16 with a loss scale": ["model=lstm", "size=4", *EFFECT, "trainer.precision=null"],
+    "tcn, 64 bit": ["model=tcn", "size=100", *EFFECT, "system.hop_samples=600", "trainer.precision=64-true"],
+    "tcn": ["model=tcn", "size=100", *EFFECT, "system.hop_samples=600", "+system.ema=0.9"],
     "wow and flutter": [
         "model=wow_flutter_diffusion", "model.net.widths=[2,2,2,2]", "model.net.embedding=4", "model.steps=2",
         "system.segment_samples=512", "data.source.seconds={{train: 60, val: 20, test: 30}}",
@@ -68,6 +72,8 @@ def train(pair, tmp_path, monkeypatch):
                 raise Killed
             step(*told)
 
+        if "fp16" in case:  # on a CPU Lightning has it only as a plugin
+            monkeypatch.setattr(distributed, "environment", lambda: [MixedPrecision("16-mixed", "cpu")])
         words = [word.format(dry=dry, wet=wet) for word in CASES[case]]
         words += ["logger=csv", "trainer=cpu", f"trainer.max_epochs={EPOCHS}", "report.data_sheet=false"]
         words += ["report.examples=[]", "system.threads=1", f"data.cache_dir={tmp_path / 'cache'}", f"run_dir={folder}"]
@@ -107,7 +113,16 @@ def same(a: Any, b: Any, where: str = "") -> None:
 
 def kept(folder: Path) -> dict[str, Any]:
     content = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
-    names = ("state_dict", "trained", "average_steps", "optimizer_states", "lr_schedulers", "callbacks", "counters")
+    names = (
+        "state_dict",
+        "trained",
+        "average_steps",
+        "optimizer_states",
+        "lr_schedulers",
+        "callbacks",
+        "counters",
+        "MixedPrecision",
+    )
     return {name: content[name] for name in names if name in content}
 
 
