@@ -3,6 +3,13 @@
 from __future__ import annotations
 
 import csv
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +61,14 @@ class Killed(BaseException):
     """What no one catches."""
 
 
+def told(case: str, folder: Path, dry: Path, wet: Path) -> list[str]:
+    """The words of a training in a folder."""
+    words = [word.format(dry=dry, wet=wet) for word in CASES[case]]
+    words += ["logger=csv", "trainer=cpu", f"trainer.max_epochs={EPOCHS}", "report.data_sheet=false"]
+    words += ["report.examples=[]", "system.threads=1", f"data.cache_dir={folder.parent / 'cache'}"]
+    return [*words, f"run_dir={folder}"]
+
+
 @pytest.fixture
 def train(pair, tmp_path, monkeypatch):
     """Trains a case in a folder, with a row an epoch and without what comes after; ``after`` steps it is killed."""
@@ -65,18 +80,16 @@ def train(pair, tmp_path, monkeypatch):
     def run(case: str, name: str, *more: str, resume: bool = False, after: float = float("inf")) -> Path:
         folder, steps = tmp_path / name, 0
 
-        def counted(*told: Any) -> None:
+        def counted(*given: Any) -> None:
             nonlocal steps
             steps += 1
             if steps > after:
                 raise Killed
-            step(*told)
+            step(*given)
 
         if "fp16" in case:  # on a CPU Lightning has it only as a plugin
             monkeypatch.setattr(distributed, "environment", lambda: [MixedPrecision("16-mixed", "cpu")])
-        words = [word.format(dry=dry, wet=wet) for word in CASES[case]]
-        words += ["logger=csv", "trainer=cpu", f"trainer.max_epochs={EPOCHS}", "report.data_sheet=false"]
-        words += ["report.examples=[]", "system.threads=1", f"data.cache_dir={tmp_path / 'cache'}", f"run_dir={folder}"]
+        words = told(case, folder, dry, wet)
         monkeypatch.setattr(System, "training_step", counted)
         if after == float("inf"):
             training.train(settings.composed([*words, *more]), folder, resume)
@@ -89,9 +102,10 @@ def train(pair, tmp_path, monkeypatch):
     return run
 
 
-def rows(folder: Path) -> list[dict[str, str]]:
+def rows(folder: Path, *more: str) -> list[dict[str, str]]:
+    """metrics.csv, but for the clock's column."""
     found = list(csv.DictReader((folder / "metrics.csv").read_text().splitlines()))
-    return [{name: value for name, value in row.items() if name != "train_seconds"} for row in found]
+    return [{name: value for name, value in row.items() if name != "train_seconds" or name in more} for row in found]
 
 
 def same(a: Any, b: Any, where: str = "") -> None:
@@ -138,3 +152,38 @@ def test_what_was_interrupted_in_the_middle_of_an_epoch_ends_as_if_it_had_not_be
     train(case, "parted", "data.workers=2", resume=True)
     same(kept(whole), kept(parted))
     assert rows(whole) == rows(parted) and len(rows(whole)) == EPOCHS
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", ["lstm", "tcn", "wow and flutter", "critics", "style by perturbation", "proxy"])
+def test_what_was_killed_at_any_moment_ends_as_if_it_had_not_been(case, pair, tmp_path):
+    dry, wet = pair(seconds=30)
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+
+    def start(*words: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "revox_lightning.commands.train", *words]
+        return subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+    def ends(*words: str) -> None:
+        with start(*words) as process:
+            out, _ = process.communicate(timeout=500)
+        assert process.returncode == 0, out
+
+    ends(*told(case, whole, dry, wet))
+    chance = random.Random(case)
+    epoch = chance.randrange(1, EPOCHS)  # that is over when it is killed; how far the next one is, chance says
+    spent = float(rows(whole, "train_seconds")[epoch]["train_seconds"]) / (epoch + 1)
+    with start(*told(case, killed, dry, wet)) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith(f"epoch {epoch:3d}/"):
+                time.sleep(chance.uniform(0, spent))
+                os.kill(process.pid, signal.SIGKILL)
+                break
+    assert process.returncode == -signal.SIGKILL and not (killed / "metrics.json").exists()
+    ends(f"resume={killed}", "data.workers=2")
+    same(kept(whole), kept(killed))
+    assert rows(whole) == rows(killed)
+    figures = [json.loads((folder / "metrics.json").read_text()) for folder in (whole, killed)]
+    scores = [{k: v for k, v in found.items() if k.startswith(("test/", "val/"))} for found in figures]
+    assert scores[0] and scores[0] == scores[1]
