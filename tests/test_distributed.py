@@ -161,7 +161,7 @@ def test_every_launcher_composes_without_its_plugin():
 def train(folder: Path, *words: str) -> None:
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "revox_lightning.commands.train", *TINY, *words, f"run_dir={folder}"]
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=200, cwd=folder.parent)
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=600, cwd=folder.parent)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("epoch   1/3") == 1, "one process speaks"
 
