@@ -306,5 +306,5 @@ def test_batches_do_not_depend_on_the_number_of_workers(chain, pair):
 
 def test_a_negative_number_of_workers_is_refused(pair):
     dry, wet = pair()
-    with pytest.raises(UserError, match="data.workers=-1"):
+    with pytest.raises(UserError, match=r"data\.workers=-1"):
         data(Recordings(dry=str(dry), wet=str(wet)), workers=-1)

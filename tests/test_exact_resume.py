@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import os
@@ -10,15 +11,19 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from pytorch_lightning.plugins.precision import MixedPrecision
+from test_hybrid import GENERATED, config
 
-from revox_lightning import distributed
-from revox_lightning.commands import settings, training
+from revox_lightning import audio, distributed
+from revox_lightning.commands import active, hybrid, settings, training
+from revox_lightning.report import plots
+from revox_lightning.runs import read_checkpoint
 from revox_lightning.system import System
 
 EFFECT = [
@@ -30,7 +35,10 @@ WHOLE = ["system.segment_samples=16384", "system.hop_samples=16384", "system.bat
 MADE = [*WHOLE, "data.source.seconds={{train: 5.0, val: 1.5, test: 1.5}}"]
 CASES: dict[str, list[str]] = {
     "lstm": ["model=lstm", "size=4", *EFFECT, "data.workers=1"],
-    "lstm on a plateau": ["model=lstm_linear", "size=4", *EFFECT, "schedule=plateau", "trainer.check_val_every_n_epoch=2"],
+    "lstm on a plateau": [
+        "model=lstm_linear", "size=4", *EFFECT, "schedule=plateau", "trainer.check_val_every_n_epoch=2",
+        "callbacks.early_stopping_patience=3",
+    ],
     "lstm, bf16": ["model=lstm", "size=4", *EFFECT, "trainer.precision=bf16-mixed"],
     "lstm, fp16 with a loss scale": ["model=lstm", "size=4", *EFFECT, "trainer.precision=null"],
     "tcn, 64 bit": ["model=tcn", "size=100", *EFFECT, "system.hop_samples=600", "trainer.precision=64-true"],
@@ -70,34 +78,42 @@ def told(case: str, folder: Path, dry: Path, wet: Path) -> list[str]:
 
 
 @pytest.fixture
-def train(pair, tmp_path, monkeypatch):
-    """Trains a case in a folder, with a row an epoch and without what comes after; ``after`` steps it is killed."""
-    for part in ("result", "style_result", "proxy_result", "generator_result"):
-        monkeypatch.setattr(getattr(training, part), "report", lambda *_: {})
-    dry, wet = pair(seconds=2)
+def at_step(monkeypatch):
+    """``at_step(n, run)`` runs a function that is killed in the n-th step of its training, or None: never; the steps."""
     step = System.training_step
 
-    def run(case: str, name: str, *more: str, resume: bool = False, after: float = float("inf")) -> Path:
-        folder, steps = tmp_path / name, 0
+    def until(last: int | None, run: Callable[[], Any]) -> int:
+        steps = 0
 
         def counted(*given: Any) -> None:
             nonlocal steps
             steps += 1
-            if steps > after:
+            if steps == last:
                 raise Killed
             step(*given)
 
+        monkeypatch.setattr(System, "training_step", counted)
+        with contextlib.nullcontext() if last is None else pytest.raises(Killed):
+            run()
+        torch.set_num_threads(1)
+        return steps
+
+    return until
+
+
+@pytest.fixture
+def train(pair, tmp_path, monkeypatch, at_step):
+    """Trains a case in a folder of that name, without what comes after training; returns the folder and the steps."""
+    for part in ("result", "style_result", "proxy_result", "generator_result"):
+        monkeypatch.setattr(getattr(training, part), "report", lambda *_: {})
+    dry, wet = pair(seconds=2)
+
+    def run(case: str, name: str, *more: str, resume: bool = False, killed_at: int | None = None) -> tuple[Path, int]:
+        folder = tmp_path / name
         if "fp16" in case:  # on a CPU Lightning has it only as a plugin
             monkeypatch.setattr(distributed, "environment", lambda: [MixedPrecision("16-mixed", "cpu")])
-        words = told(case, folder, dry, wet)
-        monkeypatch.setattr(System, "training_step", counted)
-        if after == float("inf"):
-            training.train(settings.composed([*words, *more]), folder, resume)
-        else:
-            with pytest.raises(Killed):
-                training.train(settings.composed([*words, *more]), folder, resume)
-        torch.set_num_threads(1)
-        return folder
+        cfg = settings.composed([*told(case, folder, dry, wet), *more])
+        return folder, at_step(killed_at, lambda: training.train(cfg, folder, resume))
 
     return run
 
@@ -142,17 +158,72 @@ def kept(folder: Path) -> dict[str, Any]:
 
 @pytest.mark.parametrize("case", CASES)
 def test_what_was_interrupted_in_the_middle_of_an_epoch_ends_as_if_it_had_not_been(case, train):
-    whole = train(case, "whole")
-    steps = torch.load(whole / "checkpoints" / "last.ckpt", weights_only=True)["loops"]["fit_loop"]
-    batches = steps["epoch_loop.batch_progress"]["total"]["completed"]
-    assert batches >= 2 * EPOCHS, "there is a middle"
-    parted = train(case, "parted", after=batches * 0.6)
+    whole, steps = train(case, "whole")
+    assert steps >= 2 * EPOCHS, "there is a middle"
+    parted, _ = train(case, "parted", killed_at=round(0.6 * steps))
     torch.manual_seed(1)  # another process draws other numbers
     torch.rand(7)
     train(case, "parted", "data.workers=2", resume=True)
     same(kept(whole), kept(parted))
     assert len(rows(whole)) == EPOCHS
     same(rows(whole), rows(parted))
+
+
+def everything(folder: Path) -> dict[str, Any]:
+    """What all trainings below a folder ended with."""
+    found = sorted(folder.rglob("last.ckpt"))
+    return {str(path.relative_to(folder)): kept(path.parents[1]) for path in found}
+
+
+@pytest.mark.slow
+def test_an_ensemble_that_was_interrupted_asks_for_the_same_settings(at_step, tmp_path, monkeypatch):
+    monkeypatch.setattr(plots, "draw", lambda *_: [])
+    noise = torch.randn(1, 66150, generator=torch.Generator().manual_seed(0))
+    audio.write(tmp_path / "dry.wav", 0.1 * noise, 22050, subtype="FLOAT")
+    words = [
+        "machine=a77_7.5ips",
+        f"dry={tmp_path / 'dry.wav'}",
+        "knob.record_level_db=-6:6",
+        "recordings=4",
+        "start=3",
+    ]
+    words += ["per_round=1", "ensemble=2", "restarts=2", "steps=2", "ascent_seconds=0.2", "size=2", "model=lstm"]
+    words += ["trainer.max_epochs=2", "trainer=cpu", "logger=none", "linear_filter.taps=64", "data.gap_seconds=0.05"]
+    words += ["linear_filter.lookahead_samples=8", "system.batch_size=4", "system.threads=1"]
+    whole, parted = tmp_path / "whole", tmp_path / "parted"
+    steps = at_step(None, lambda: active.active([f"run={whole}", *words]))
+    at_step(round(0.5 * steps), lambda: active.active([f"run={parted}", *words]))
+    at_step(None, lambda: active.active([f"run={parted}"]))
+    assert (whole / "settings.csv").read_text() == (parted / "settings.csv").read_text()
+    assert len(everything(whole)) == 3, "two members and the model"
+    same(everything(whole), everything(parted))
+
+
+@pytest.mark.slow
+def test_a_machine_of_parts_that_was_interrupted_goes_on_with_the_part(at_step, tmp_path, monkeypatch):
+    composed = hybrid._composed
+
+    def shorter(cfg, part, model):
+        own = composed(cfg, part, model)
+        if part in GENERATED:
+            own.data.source.seconds = GENERATED[part]
+        return own
+
+    monkeypatch.setattr(hybrid, "_composed", shorter)
+    monkeypatch.setattr(plots, "draw", lambda *_: [])
+    whole, parted = tmp_path / "whole", tmp_path / "parted"
+
+    def run(folder, resume):
+        cfg = config(folder, tmp_path / "cache", "trainer.max_epochs=3", "parts.net=lstm")
+        return lambda: training.train(cfg, folder, resume)
+
+    steps = at_step(None, run(whole, False))
+    at_step(round(0.6 * steps), run(parted, False))
+    at_step(None, run(parted, True))
+    assert len(everything(whole)) == 1, "the others are fitted"
+    same(everything(whole), everything(parted))
+    a, b = (read_checkpoint(folder / "checkpoints" / "best.ckpt") for folder in (whole, parted))
+    same(a["state_dict"], b["state_dict"])
 
 
 @pytest.mark.slow
