@@ -156,7 +156,9 @@ def kept(folder: Path) -> dict[str, Any]:
     return {name: content[name] for name in names if name in content}
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    "case", [pytest.param(name, marks=[pytest.mark.slow] if name in ("hiss", "style") else []) for name in CASES]
+)
 def test_what_was_interrupted_in_the_middle_of_an_epoch_ends_as_if_it_had_not_been(case, train):
     whole, steps = train(case, "whole")
     assert steps >= 2 * EPOCHS, "there is a middle"
@@ -165,6 +167,7 @@ def test_what_was_interrupted_in_the_middle_of_an_epoch_ends_as_if_it_had_not_be
     torch.rand(7)
     train(case, "parted", "data.workers=2", resume=True)
     same(kept(whole), kept(parted))
+    assert ("MixedPrecision" in kept(whole)) == ("loss scale" in case)
     assert len(rows(whole)) == EPOCHS
     same(rows(whole), rows(parted))
 
