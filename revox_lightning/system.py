@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import inspect
 import math
 import time
@@ -15,9 +14,9 @@ from torch import Tensor, nn
 
 from revox_lightning import distributed
 from revox_lightning.errors import UserError
-from revox_lightning.kernels import backend
 from revox_lightning.metrics import EffectMetrics
 from revox_lightning.models.contract import Net
+from revox_lightning.models.random_blocks import mixed
 from revox_lightning.objectives.supervised import Supervised
 from revox_lightning.scorer import Scorer
 from revox_lightning.stream import detach
@@ -34,6 +33,8 @@ class System(pl.LightningModule):
     In the first ``lr_warmup_iterations`` steps the learning rate grows to its value. With ``ema``, below 1, what is
     validated, kept and played is the moving average of the weights (WeightAverage). An objective with a method
     ``validate(net, batch) -> terms`` is validated by it, on segments; any other by how the net plays whole takes.
+    What is drawn at random in a step (torch's own generators) depends on ``seed``, the epoch and the batch alone, so
+    that a training that was interrupted goes on as it would have.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class System(pl.LightningModule):
         lr_warmup_iterations: int = 0,
         ema: float | None = None,
         monitor: str = "val/esr",
+        seed: int = 0,
     ) -> None:
         super().__init__()
         if warmup_samples < net.latency_samples:
@@ -61,7 +63,7 @@ class System(pl.LightningModule):
         self.automatic_optimization = False
         self.net, self.objective = net, objective
         self._make_optimizer, self._make_scheduler = optimizer, scheduler
-        self.sample_rate_hz = sample_rate_hz
+        self.sample_rate_hz, self._seed = sample_rate_hz, seed
         self._warmup, self._hop, self._warmup_gradient = warmup_samples, hop_samples, warmup_gradient
         self._clip_norm, self._monitor, self._lr_warmup = clip_norm, monitor, lr_warmup_iterations
         self._average = None if ema is None else WeightAverage(net, ema)
@@ -131,14 +133,19 @@ class System(pl.LightningModule):
 
     def on_fit_start(self) -> None:
         """Lets several processes train as one would, where that is how the objective can be shared."""
-        if distributed.processes() == 1:
+        self._shared = None
+        if not isinstance(self.trainer.strategy, distributed.Together):
             return
         if not isinstance(self.objective, Supervised):
             name = type(self.objective).__name__
-            raise UserError(f"{name} trains in one process: leave trainer.devices=1, and train several runs at once.")
-        self._shared_norms = distributed.share_norms(self.net)
+            raise UserError(
+                f"{name} trains in one process: leave trainer.devices=1 and trainer.strategy=auto, and train several "
+                "runs at once."
+            )
+        self._shared = distributed.Shared(self.net)
 
     def training_step(self, batch: dict[str, Any], batch_index: int) -> None:
+        torch.manual_seed(mixed(self._seed, self.current_epoch, batch_index))
         size, frames = batch.get("whole", len(batch["dry"])), batch["dry"].shape[-1]
         share = size / len(range(self._warmup, frames, self._hop))
         optimizers: Any = self.optimizers()
@@ -153,8 +160,8 @@ class System(pl.LightningModule):
                     self._stop("loss", total.item())
                 optimizer.zero_grad()
                 self.manual_backward(total)
-                if distributed.processes() > 1:
-                    distributed.sum_gradients(self.net.parameters())
+                if self._shared is not None:
+                    distributed.sum_gradients(self._shared.weights)
                 self._step(optimizer, round, step)
                 for name, value in (terms | ({"loss": total} if round == "net" else {})).items():
                     self._sums[name] = self._sums.get(name, 0.0) + share * value.detach()
@@ -203,14 +210,16 @@ class System(pl.LightningModule):
 
     def _compared(self, hop: dict[str, Tensor], state: Any, whole: int | None, how: dict[str, str]) -> tuple[Any, Any]:
         """Terms of the objective for a hop; where it is a share, of that of all processes."""
-        if whole is None:
+        if self._shared is None:
             return self.objective(self.net, hop, state, **how)
-        for norm in self._shared_norms:
-            norm.rows = max(min(whole - distributed.rank() * len(hop["dry"]), len(hop["dry"])), 0)
-        hop = hop | {"wet": distributed.whole(hop["wet"], whole)}
-        # The compiled loops of a net with norms know of no other process.
-        with backend.using("torch") if self._shared_norms else contextlib.nullcontext():
-            return self.objective(distributed.gathering(self.net, whole), hop, state, **how)
+        net = self.net
+        if whole is not None:
+            for norm in self._shared.norms:
+                norm.rows = max(min(whole - distributed.rank() * len(hop["dry"]), len(hop["dry"])), 0)
+            hop = hop | {"wet": distributed.whole(hop["wet"], whole)}
+            net = distributed.gathering(net, whole)
+        with self._shared.computing():
+            return self.objective(net, hop, state, **how)
 
     def _stop(self, what: str, value: float) -> None:
         lr = self.trainer.optimizers[0].param_groups[0]["lr"]

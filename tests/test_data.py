@@ -7,9 +7,11 @@ import torch
 
 from revox_lightning import audio
 from revox_lightning.data import inspect
+from revox_lightning.data.corruption import Corruption
 from revox_lightning.data.module import PairData
 from revox_lightning.data.recordings import Recordings
 from revox_lightning.data.takes import Reader
+from revox_lightning.dsp import effects
 from revox_lightning.errors import UserError
 
 RATE = 8000
@@ -284,3 +286,25 @@ def test_a_folder_without_pairs_or_with_a_widow(tmp_path, pair):
     wet.unlink()
     with pytest.raises(UserError, match="no partner"):
         Recordings(root=str(tmp_path))
+
+
+@pytest.mark.parametrize("chain", [None, "studio", "tape"])
+def test_batches_do_not_depend_on_the_number_of_workers(chain, pair):
+    dry, wet = pair()
+    # What trains on effects has threads of OpenMP, which a process that is forked from it may not use.
+    effects.render(torch.zeros(2, 1, 8), torch.full((2, 28), 0.5), RATE)
+    how = {} if chain is None else {"corruption": Corruption(RATE, chain=chain), "warmup_samples": 0}
+
+    def batches(workers):
+        return list(data(Recordings(dry=str(dry), wet=str(wet)), workers=workers, **how).train_dataloader())
+
+    alone, helped = batches(0), batches(2)
+    assert len(alone) == len(helped) > 2
+    for a, b in zip(alone, helped, strict=True):
+        assert a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_a_negative_number_of_workers_is_refused(pair):
+    dry, wet = pair()
+    with pytest.raises(UserError, match=r"data\.workers=-1"):
+        data(Recordings(dry=str(dry), wet=str(wet)), workers=-1)

@@ -108,3 +108,41 @@ def test_six_jobs_end_as_if_nobody_had_stopped_them(pair, tmp_path):
         (figures, weights), (expected, others) = kept(place / job), kept(alone / job)
         assert figures == expected, job
         assert weights.keys() == others.keys() and all(torch.equal(weights[k], others[k]) for k in weights), job
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(slurm_node.missing() is not None, reason=str(slurm_node.missing()))
+def test_the_script_of_the_manual_is_requeued_by_its_signal_and_goes_on(pair, tmp_path):
+    dry, wet = pair(seconds=6.0)
+    words = [*TINY, f"data.dry={dry}", f"data.wet={wet}"]
+    manual = (ROOT / "docs" / "scaling.md").read_text()
+    script = manual[manual.index("#!/bin/bash") :].partition("```")[0]
+    assert script.count("model=lstm") == 1 and script.count("python train.py") == 1
+    script = script.replace("model=lstm", " ".join(words))
+    script = script.replace("python train.py", f"{sys.executable} -m revox_lightning.commands.train")
+    (tmp_path / "job.sh").write_text(script)
+    path = f"{ROOT}:{os.environ.get('PYTHONPATH', '')}"
+    own = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
+    command = [sys.executable, "-m", "revox_lightning.commands.train", *words, f"run_dir={tmp_path}/alone"]
+    subprocess.run(command, env=own, cwd=tmp_path, check=True, capture_output=True, timeout=600)
+    with slurm_node.node(tmp_path / "node") as env:
+        env = env | {"OMP_NUM_THREADS": "1", "PYTHONPATH": path}
+
+        def slurm(*told):
+            return subprocess.run(told, env=env, cwd=tmp_path, capture_output=True, text=True).stdout
+
+        job = slurm("sbatch", "--parsable", "--cpus-per-task=1", "--output=said.txt", "job.sh").strip()
+        run = tmp_path / "outputs" / "lstm" / job
+        until(lambda: epochs(run) >= 2, 600)
+        assert not (run / "metrics.json").exists()
+        slurm("scancel", "--batch", "--signal=USR1", job)  # as Slurm does 120 s before the time is over
+        until(lambda: "Restarts=1" in slurm("scontrol", "show", "job", job), 60)
+        until(lambda: "JobState=PENDING" in slurm("scontrol", "show", "job", job), 60)
+        assert (stood := epochs(run)) < 60
+        slurm("scontrol", "update", f"jobid={job}", "starttime=now")  # Slurm itself waits two minutes
+        until(lambda: "JobState=COMPLETED" in slurm("scontrol", "show", "job", job), 600)
+    said = (tmp_path / "said.txt").read_text()
+    assert said.count("epoch   1/60") == 1 and f"epoch {stood + 1:3d}/60" in said, said
+    (figures, weights), (expected, others) = kept(run), kept(tmp_path / "alone")
+    assert figures == expected
+    assert weights.keys() == others.keys() and all(torch.equal(weights[k], others[k]) for k in weights)

@@ -194,6 +194,7 @@ def test_multirun_ends_with_one_table_and_goes_on_past_a_failing_job(command, re
         ],
         ["experiment=wright2019", "trainer.max_epochs=4"],
         ["model=tcn", "size=100", "model.paper_exact=true", "linear_start=true", "system.hop_samples=600"],
+        ["model=tcn", "size=100", "system.hop_samples=600", "trainer.precision=64-true"],
     ],
     ids=" ".join,
 )

@@ -15,12 +15,17 @@ from revox_lightning.files import write_atomically
 class MetricsCSV(pl.Callback):
     """Writes ``metrics.csv``: epoch, learning rate, seconds, audio seconds, and every train/ and val/ value.
 
-    When a run goes on from a checkpoint, rows of epochs that are trained again are dropped.
+    When a run goes on from a checkpoint, rows of epochs that are trained again are dropped. An epoch without a
+    validation has no val/ values; Lightning would repeat those of an earlier one.
     """
 
     def __init__(self, folder: str) -> None:
         self._path = Path(folder) / "metrics.csv"
         self._rows: list[dict] = []
+        self._validated = False
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._validated = True
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self._path.exists():
@@ -34,7 +39,9 @@ class MetricsCSV(pl.Callback):
             "train_seconds": round(pl_module.train_seconds, 3),  # type: ignore[arg-type]
             "audio_seconds_trained": round(pl_module.audio_seconds_trained, 3),  # type: ignore[arg-type]
         }
-        self._rows.append(row | {n: f"{float(v):.9g}" for n, v in sorted(trainer.callback_metrics.items())})
+        known = {n: v for n, v in trainer.callback_metrics.items() if self._validated or not n.startswith("val/")}
+        self._validated = False
+        self._rows.append(row | {n: f"{float(v):.9g}" for n, v in sorted(known.items())})
         # A column may appear late: validation need not come every epoch.
         columns = list(dict.fromkeys(name for row in self._rows for name in row))
         text = io.StringIO()

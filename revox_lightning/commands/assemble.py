@@ -240,6 +240,7 @@ def build_system(cfg: DictConfig, net: Net) -> System:
         lr_warmup_iterations=how.get("lr_warmup_iterations", 0),
         ema=how.get("ema"),
         monitor=cfg.monitor,
+        seed=cfg.seed,
     )
 
 

@@ -87,6 +87,7 @@ def _train(cfg: DictConfig, path: Path, resume: bool) -> dict[str, Any]:
         trainer.logger = logger or None
         _fit(trainer, system, data, folder if resume else None)
         computed = identity.computed(net, trainer.strategy.root_device, trainer.precision)
+        system.float()  # what was trained in 64 bit plays in 32, as it does when it is read again
         folder.load_weights(net)
         metrics = _report(cfg, folder, data, system, filters, logger) | computed
         folder.write_json("metrics.json", metrics)
@@ -174,13 +175,10 @@ def _trainer(cfg: DictConfig, folder: RunFolder, best: BestAndLast) -> pl.Traine
         callbacks.append(MetricsCSV(str(folder.path)))
     if cfg.callbacks.early_stopping_patience is not None:
         callbacks.append(EarlyStopping(cfg.monitor, patience=cfg.callbacks.early_stopping_patience))
-    more: dict[str, Any] = {}
-    if _together(cfg):
-        devices, nodes = cfg.trainer.devices, cfg.trainer.get("num_nodes", 1)  # of runs of older versions
-        more["strategy"] = distributed.settled(devices, nodes, cfg.trainer.get("strategy", "auto"))
+    devices, nodes = cfg.trainer.devices, cfg.trainer.get("num_nodes", 1)  # of runs of older versions
     return assemble.build(
         cfg.trainer,
-        **more,
+        strategy=distributed.settled(devices, nodes, cfg.trainer.get("strategy", "auto")),
         use_distributed_sampler=False,  # the data knows its shares
         logger=False,
         callbacks=[*callbacks, best],
@@ -203,6 +201,7 @@ def _fit(trainer: pl.Trainer, system: System, data: PairData, interrupted: RunFo
             system.on_load_checkpoint(content)
             return
         checkpoint = str(interrupted.last)
+        trainer.precision_plugin.convert_module(system)  # Lightning would round what it reads to 32 bit first
     with contextlib.suppress(SystemExit):  # Lightning's answer to an interruption
         trainer.fit(system, data, ckpt_path=checkpoint, weights_only=True)
     if trainer.interrupted:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -18,7 +17,7 @@ from torch.utils.data import DataLoader, Subset
 from revox_lightning import audio
 from revox_lightning.data import inspect, passages, resampling, trajectories
 from revox_lightning.data.index import Index
-from revox_lightning.data.segments import Batches, Chunks, Place, Segments, as_it_is, drawn, say_once
+from revox_lightning.data.segments import Batches, Chunks, Corrupted, Segments, as_it_is, drawn, say_once
 from revox_lightning.data.takes import Reader, Take, first_part, keep_apart, megabytes, moved, skipped, split
 from revox_lightning.errors import UserError
 
@@ -49,9 +48,10 @@ class PairData(pl.LightningDataModule):
     is made of a delay that wanders (trajectories.apply); ``train_seconds`` of the training split are learned from,
     the first part of every take alike; an epoch hears ``epoch_seconds`` of it, drawn anew; ``unpaired`` draws the
     wet segments of training from other places than the dry ones; ``corruption`` makes both of the dry one, and
-    tells the truth about it as a third, in the place of knobs. ``validate_segments`` makes validation batches like
-    those of training, of segments one after another. Files are kept in memory where all of them fit into
-    ``memory_mb``, else read as needed. Raises UserError for data that cannot be used.
+    tells the truth about it as a third, in the place of knobs. ``workers`` processes make the segments beside the
+    training; batches are the same for any number. ``validate_segments`` makes validation batches like those of
+    training, of segments one after another. Files are kept in memory where all of them fit into ``memory_mb``, else
+    read as needed. Raises UserError for data that cannot be used.
     """
 
     def __init__(
@@ -71,6 +71,7 @@ class PairData(pl.LightningDataModule):
         unpaired: bool = False,
         corruption: Callable[..., tuple[np.ndarray, ...]] | None = None,
         memory_mb: float = 1024.0,
+        workers: int = 0,
         cache_dir: str = "outputs/cache",
         seed: int = 0,
         batch_size: int = 32,
@@ -92,6 +93,9 @@ class PairData(pl.LightningDataModule):
         self._train_seconds, self._epoch_seconds = train_seconds, epoch_seconds
         if epoch_seconds is not None and not epoch_seconds > 0:
             raise UserError(f"data.epoch_seconds={epoch_seconds}: give more than 0, or null for all there is.")
+        if workers < 0:
+            raise UserError(f"data.workers={workers}: give 0 or more.")
+        self._workers = workers
         # Those who made their files themselves know all about them.
         self._index: Index = getattr(source, "index", None) or Index()
         self._arrange()
@@ -185,18 +189,10 @@ class PairData(pl.LightningDataModule):
         return self._loader(self.takes("train"), self._batches(epoch), epoch)
 
     def _loader(self, takes: list[Take], batches: Batches, epoch: int | None = None, draw: int = 0) -> DataLoader:
-        pairs = None if self.corruption is None else functools.partial(self._corrupted, epoch, draw)
+        pairs = None if self.corruption is None else Corrupted(self.corruption, self.seed, epoch, draw)
         rank, processes = self._process if epoch is not None else (0, 1)
         segments = Segments(takes, self._read, self._warmup + self._segment, pairs, rank, processes)
-        return DataLoader(segments, batch_sampler=batches, collate_fn=as_it_is)  # type: ignore[arg-type]
-
-    def _corrupted(self, epoch: int | None, draw: int, x: torch.Tensor, place: Place) -> tuple[torch.Tensor, ...]:
-        """Input, target and knobs of a segment, the same for one place and draw; in training others every epoch."""
-        assert self.corruption is not None
-        told = [self.seed, *map(abs, place), *([0, draw] if epoch is None else [1 + epoch])]
-        made = self.corruption(x[0].double().numpy(), np.random.default_rng(told), epoch is not None)
-        dry, wet, truth = (torch.from_numpy(part).float() for part in made)
-        return dry[None], wet[None], truth
+        return DataLoader(segments, batch_sampler=batches, collate_fn=as_it_is, num_workers=self._workers)  # type: ignore[arg-type]
 
     @property
     def _process(self) -> tuple[int, int]:

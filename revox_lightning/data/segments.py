@@ -62,6 +62,23 @@ def drawn(takes: Sequence[Take], segment: int, warmup: int, random: np.random.Ge
 
 
 @dataclasses.dataclass
+class Corrupted:
+    """Input, target and the truth of a dry segment: the same for one place and draw, in training others every epoch."""
+
+    corruption: Callable[..., tuple[np.ndarray, ...]]
+    seed: int
+    epoch: int | None
+    draw: int = 0
+
+    def __call__(self, x: torch.Tensor, place: Place) -> tuple[torch.Tensor, ...]:
+        """x (1, time) of a place -> dry, wet (1, time) and the truth (numbers,)."""
+        told = [self.seed, *map(abs, place), *([0, self.draw] if self.epoch is None else [1 + self.epoch])]
+        made = self.corruption(x[0].double().numpy(), np.random.default_rng(told), self.epoch is not None)
+        dry, wet, truth = (torch.from_numpy(part).float() for part in made)
+        return dry[None], wet[None], truth
+
+
+@dataclasses.dataclass
 class Segments(Dataset):
     """Training segments, fetched a batch at a time: dicts ``dry, wet (batch, channel, time), controls``.
 

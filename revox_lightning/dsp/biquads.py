@@ -68,7 +68,7 @@ class _Filtered(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, sections: Tensor) -> Tensor:
         batch, channels, time = x.shape
         coefficients = sections.detach().double().repeat_interleave(channels, 0).cpu().numpy()
-        stages = _cascade(x.detach().double().reshape(-1, time).cpu().numpy(), coefficients)
+        stages = _stages(x.detach().double().reshape(-1, time).cpu().numpy(), coefficients)
         ctx.save_for_backward(x, sections)
         ctx.stages, ctx.coefficients = stages, coefficients
         return torch.from_numpy(stages[:, -1].copy()).view(batch, channels, time).to(x)
@@ -83,22 +83,37 @@ class _Filtered(torch.autograd.Function):
         return torch.from_numpy(dx).view_as(x).to(x), by_row.to(sections)
 
 
-@njit(cache=True, parallel=True)
-def _cascade(x, sections):  # pragma: no cover
-    rows, time = x.shape
-    stages = np.empty((rows, sections.shape[1] + 1, time))
-    for row in prange(rows):
-        stages[row, 0] = x[row]
-        for k in range(sections.shape[1]):
-            b0, b1, b2, _, a1, a2 = sections[row, k]
-            s1 = s2 = 0.0
-            for n in range(time):
-                u = stages[row, k, n]
-                y = b0 * u + s1
-                s1 = b1 * u - a1 * y + s2 + _TINY
-                s2 = b2 * u - a2 * y
-                stages[row, k + 1, n] = y
+def _stages(x: np.ndarray, sections: np.ndarray) -> np.ndarray:
+    """The signal (rows, sections + 1, time) before and behind each section.
+
+    One row is no work to share, and a data worker that was forked from a training may start no threads of OpenMP.
+    """
+    stages = np.empty((x.shape[0], sections.shape[1] + 1, x.shape[1]))
+    if len(x) == 1:
+        _cascade(x[0], sections[0], stages[0])
+    else:
+        _cascades(x, sections, stages)
     return stages
+
+
+@njit(cache=True, parallel=True)
+def _cascades(x, sections, stages):  # pragma: no cover
+    for row in prange(x.shape[0]):
+        _cascade(x[row], sections[row], stages[row])
+
+
+@njit(cache=True)
+def _cascade(x, sections, stages):  # pragma: no cover
+    stages[0] = x
+    for k in range(sections.shape[0]):
+        b0, b1, b2, _, a1, a2 = sections[k]
+        s1 = s2 = 0.0
+        for n in range(x.shape[0]):
+            u = stages[k, n]
+            y = b0 * u + s1
+            s1 = b1 * u - a1 * y + s2 + _TINY
+            s2 = b2 * u - a2 * y
+            stages[k + 1, n] = y
 
 
 @njit(cache=True, parallel=True)

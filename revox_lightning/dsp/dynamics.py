@@ -69,7 +69,11 @@ class _Compressed(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, knobs: Tensor, sample_rate_hz: float, expander: bool) -> Tensor:
         signal, values = (np.ascontiguousarray(part.detach().double().cpu().numpy()) for part in (x, knobs))
-        y, smooth = _compress_rows(signal, values, sample_rate_hz, expander)
+        y, smooth = np.empty_like(signal), np.empty((signal.shape[0], signal.shape[2]))
+        if len(signal) == 1:  # no work to share; a data worker that was forked may start no threads of OpenMP
+            _compress(signal[0], values[0], sample_rate_hz, expander, y[0], smooth[0])
+        else:
+            _compress_rows(signal, values, sample_rate_hz, expander, y, smooth)
         ctx.save_for_backward(x, knobs)
         ctx.how = (signal, values), smooth, sample_rate_hz, expander
         return torch.from_numpy(y).to(x)
@@ -109,11 +113,9 @@ def _loudest(x, n):  # pragma: no cover
 
 
 @njit(cache=True, parallel=True)
-def _compress_rows(x, knobs, sample_rate_hz, expander):  # pragma: no cover
-    y, smooth = np.empty_like(x), np.empty((x.shape[0], x.shape[2]))
+def _compress_rows(x, knobs, sample_rate_hz, expander, y, smooth):  # pragma: no cover
     for row in prange(x.shape[0]):
         _compress(x[row], knobs[row], sample_rate_hz, expander, y[row], smooth[row])
-    return y, smooth
 
 
 @njit(cache=True)

@@ -18,7 +18,7 @@ class Frames:
         self.size, self.hop, self.window = size, hop, window
 
     def start_file(self, rows: int) -> None:
-        self.rest = torch.zeros(rows, self.size // 2)
+        self.rest = self.window.new_zeros(rows, self.size // 2)
 
     def push(self, signal: Tensor) -> Tensor | None:
         """Power spectra `(rows, frames, bins)` of the frames that `signal` `(rows, time)` completes."""
@@ -32,4 +32,4 @@ class Frames:
         return spectrum.conj_physical().mul_(spectrum).real  # four times as fast as its parts squared
 
     def flush(self) -> Tensor | None:
-        return self.push(torch.zeros(len(self.rest), self.size // 2))
+        return self.push(self.window.new_zeros(len(self.rest), self.size // 2))

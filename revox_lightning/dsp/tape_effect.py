@@ -168,7 +168,12 @@ class _Read(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, moved: Tensor) -> Tensor:
         ctx.save_for_backward(x, moved)
-        y = _read(x.detach().double().cpu().numpy(), moved.detach().double().cpu().numpy(), _table())
+        signal, places = (part.detach().double().cpu().numpy() for part in (x, moved))
+        y = np.zeros_like(signal)
+        if len(signal) == 1:  # no work to share; a data worker that was forked may start no threads of OpenMP
+            _read(signal[0], places[0], _table(), y[0])
+        else:
+            _read_rows(signal, places, _table(), y)
         return torch.from_numpy(y).to(x)
 
     @staticmethod
@@ -189,23 +194,26 @@ def _table() -> np.ndarray:
 
 
 @njit(cache=True, parallel=True)
-def _read(x, moved, table):  # pragma: no cover
-    batch, channels, time = x.shape
+def _read_rows(x, moved, table, y):  # pragma: no cover
+    for row in prange(x.shape[0]):
+        _read(x[row], moved[row], table, y[row])
+
+
+@njit(cache=True)
+def _read(x, moved, table, y):  # pragma: no cover
+    channels, time = x.shape
     half, phases = table.shape[1] // 2, table.shape[0] - 1
-    y = np.zeros_like(x)
-    for row in prange(batch):
-        for n in range(time):
-            place = n - moved[row, n]
-            if not -half < place < time + half:
-                continue
-            whole = int(np.floor(place))
-            entry = min(int((place - whole) * phases), phases - 1)
-            share, first = (place - whole) * phases - entry, whole + 1 - half
-            for k in range(max(0, -first), min(2 * half, time - first)):
-                weight = table[entry, k] + share * (table[entry + 1, k] - table[entry, k])
-                for channel in range(channels):
-                    y[row, channel, n] += weight * x[row, channel, first + k]
-    return y
+    for n in range(time):
+        place = n - moved[n]
+        if not -half < place < time + half:
+            continue
+        whole = int(np.floor(place))
+        entry = min(int((place - whole) * phases), phases - 1)
+        share, first = (place - whole) * phases - entry, whole + 1 - half
+        for k in range(max(0, -first), min(2 * half, time - first)):
+            weight = table[entry, k] + share * (table[entry + 1, k] - table[entry, k])
+            for channel in range(channels):
+                y[channel, n] += weight * x[channel, first + k]
 
 
 @njit(cache=True, parallel=True)
