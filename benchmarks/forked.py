@@ -1,4 +1,4 @@
-"""Commands in forked processes: what takes seconds to import is imported once, and each command still ends by itself."""
+"""Commands in forked processes: what takes seconds to import is imported once; each command still ends by itself."""
 
 from __future__ import annotations
 

@@ -9,6 +9,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from revox_lightning.errors import UserError
+from revox_lightning.files import write_atomically
 
 KINDS = ("wandb", "csv", "none")
 
@@ -52,7 +53,7 @@ def build_logger(cfg: DictConfig, folder: Path, plain_config: dict[str, Any]) ->
     except wandb.Error as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"W&B refused the run ({reason}): run `wandb login`, or use logger.offline=true.") from error
-    known.write_text(run.id)
+    write_atomically(known, lambda file: file.write(run.id.encode()))
     logger = WandbLogger(save_dir=folder, experiment=run)
     # Nets of other batches and hops compare by what they heard, not by steps; epochs say best how much that is.
     logger.experiment.define_metric("audio_seconds_trained")
