@@ -85,7 +85,9 @@ def again(path):
 
 
 @pytest.mark.parametrize("name", ["metrics.json", "take.wav", "pairs"])
-def test_what_a_killed_process_left_goes_with_the_next_writing_and_a_living_ones_stays(name, tmp_path, writing, monkeypatch):
+def test_what_a_killed_process_left_goes_with_the_next_writing_and_a_living_ones_stays(
+    name, tmp_path, writing, monkeypatch
+):
     monkeypatch.setattr(files, "_FRESH_SECONDS", 0.0)
     others = [tmp_path / f".{name}.swp", tmp_path / f".{name}.mine.part"]
     for other in others:

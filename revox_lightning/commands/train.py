@@ -80,7 +80,7 @@ def _remove_if_empty(path: Path) -> None:
 
 
 # What a run that goes on may be told anew; everything else made it the run it is.
-_CHANGEABLE = ("trainer.", "callbacks.", "logger.", "report.", "system.threads=", "kernels=")
+_CHANGEABLE = ("trainer.", "callbacks.", "logger.", "report.", "system.threads=", "system.auto_batch=", "kernels=")
 
 
 def resume(argv: list[str]) -> int:
@@ -92,7 +92,7 @@ def resume(argv: list[str]) -> int:
     if fixed:
         raise UserError(
             f"resume cannot change {fixed[0].split('=')[0]}: only trainer., callbacks., logger., report., "
-            "system.threads and kernels; start a new run for the rest."
+            "system.threads, system.auto_batch and kernels; start a new run for the rest."
         )
     folder = RunFolder.existing(named["resume"], "resume")
     cfg = OmegaConf.create(folder.config())

@@ -21,6 +21,7 @@ from revox_lightning.commands import (
     generator_result,
     hybrid,
     loggers,
+    memory,
     portrait,
     proxies,
     proxy_result,
@@ -48,7 +49,11 @@ def train(cfg: DictConfig, path: Path, resume: bool = False) -> dict[str, Any]:
     if distributed.rank() > 0 and _together(cfg):
         return _help(cfg, path, resume)
     with status.kept(RunFolder(path)):
-        return hybrid.train(cfg, path, resume, train) if cfg.get("parts") else _train(cfg, path, resume)
+        if cfg.system.get("auto_batch") and _together(cfg):
+            raise UserError("system.auto_batch is for a training in one process: leave trainer.devices=1.")
+        if cfg.get("parts"):
+            return hybrid.train(cfg, path, resume, train)
+        return memory.with_smaller_batches(cfg, RunFolder(path), resume, lambda going_on: _train(cfg, path, going_on))
 
 
 def _train(cfg: DictConfig, path: Path, resume: bool) -> dict[str, Any]:
@@ -83,7 +88,8 @@ def _train(cfg: DictConfig, path: Path, resume: bool) -> dict[str, Any]:
     logger = loggers.build_logger(cfg, path, plain)
     try:
         trainer.logger = logger or None
-        _fit(trainer, system, data, folder if resume else None)
+        with memory.watched(cfg):
+            _fit(trainer, system, data, folder if resume else None)
         folder.load_weights(net)
         if cfg.task == "effect":
             return result.report(cfg, folder, data, system, filters, logger)
