@@ -141,8 +141,10 @@ def _runs(place: Path) -> dict[str, str]:
 
 
 def _written(place: Path) -> dict[str, str]:
-    """Every file of the cache, which is never made twice."""
-    return {name: f"{_hash(place / name)} {(place / name).stat().st_mtime_ns}" for name in names(place, "cache")}
+    """Every file of the cache's splits that are done, which are never made twice."""
+    paths = [place / name for name in names(place, "cache")]
+    done = [path for path in paths if path.with_name(f"{path.name.split('-')[0]}-wet.wav").exists()]
+    return {str(path.relative_to(place)): f"{_hash(path)} {path.stat().st_mtime_ns}" for path in done}
 
 
 def _earlier(place: Path) -> dict[str, str]:

@@ -192,7 +192,7 @@ def _compare(tally: Tally, job: Job, place: Path, whole: Reference, told: str) -
     for name in sorted(set(whole.names) - set(names(place))):
         tally.lost += 1
         tally.problems.append(f"{told}: {name} is missing at the end")
-    left = [path for path in place.rglob(".*") if path.name.startswith(".")]
+    left = [path for path in place.rglob(".*") if path.name.endswith((".part", ".old"))]
     tally.left += len(left)
     tally.problems += [f"{told}: {path.relative_to(place)} is left over" for path in left]
     found = job.figures(place)
