@@ -32,7 +32,7 @@ def watched(cfg: DictConfig) -> Iterator[None]:
         yield
     except (MemoryError, RuntimeError) as error:
         full = isinstance(error, (MemoryError, torch.OutOfMemoryError)) or _SAID.search(str(error))
-        if not full or isinstance(error, UserError):
+        if not full:
             raise
         size = cfg.system.batch_size
         less = f"a smaller system.batch_size (now {size})" if size > 1 else "a shorter system.segment_samples"
