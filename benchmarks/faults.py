@@ -9,6 +9,7 @@ below the folder is read, and the same command is started again (which a kill ma
 from __future__ import annotations
 
 import argparse
+import contextlib
 import datetime
 import math
 import multiprocessing
@@ -250,7 +251,7 @@ def tasks(kills: int, seed: int, kinds: list[str]) -> list[tuple[str, int, int]]
 
 
 def campaign(kills: int, seed: int, jobs: int, work: Path, kinds: list[str], only: int | None) -> dict[str, Tally]:
-    """Runs the cases, ``jobs`` at a time; prints what they find."""
+    """Runs the cases, ``jobs`` at a time; prints what they find. Ctrl+C ends it with what was found so far."""
     inputs = work / "inputs"
     make_inputs(inputs)
     context = multiprocessing.get_context("fork")
@@ -261,7 +262,7 @@ def campaign(kills: int, seed: int, jobs: int, work: Path, kinds: list[str], onl
     told = [one for one in tasks(kills, seed, kinds) if only is None or one[1] == only]
     tallies = {kind: Tally() for kind in kinds}
     began = time.monotonic()
-    with context.Pool(jobs, _begin, (seed, work, wholes)) as pool:
+    with context.Pool(jobs, _begin, (seed, work, wholes)) as pool, contextlib.suppress(KeyboardInterrupt):
         for n, (kind, tally) in enumerate(pool.imap_unordered(_one, told), 1):
             tallies[kind] += tally
             done = sum(one.kills for one in tallies.values())
