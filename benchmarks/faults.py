@@ -16,7 +16,6 @@ import multiprocessing
 import os
 import random
 import shutil
-import signal
 import sys
 import tempfile
 import time
@@ -26,11 +25,9 @@ from pathlib import Path
 import torch
 from fault_jobs import JOBS, Found, Job, make_inputs, names, training_words
 from fault_readers import unreadable
-from forked import adopt, gone, start
+from forked import adopt, reap, watched
 from fuzz import write_page
 
-_POLL_SECONDS = 0.002
-_LONGEST_SECONDS = 600.0
 _TRIES = 6  # for a case whose command ended before it was killed
 
 
@@ -65,47 +62,8 @@ class Reference:
 
 
 def run(job: Job, inputs: Path, place: Path, moment: tuple[str, float] | None, alone: bool) -> tuple[int | None, int]:
-    """Starts a job, to be killed at ``("seconds", s)`` or ``("changes", n)``; its exit code, None where it was killed.
-
-    Beside it how often its files were seen to change.
-    """
-    with open(place / "said.log", "ab") as log:
-        pid = start(job.main, job.words(inputs, place), place, log.fileno())
-    began, before, changes = time.monotonic(), None, 0
-    while True:
-        ended, status = os.waitpid(pid, os.WNOHANG)
-        if ended:
-            gone(pid)
-            return os.waitstatus_to_exitcode(status), changes
-        if moment is None or moment[0] == "changes":
-            now = _stamps(place)
-            changes += before is not None and now != before
-            before = now
-        passed = time.monotonic() - began
-        if moment is not None and (passed if moment[0] == "seconds" else changes) >= moment[1]:
-            break
-        if passed > _LONGEST_SECONDS:
-            raise TimeoutError(f"{place} did not end in {_LONGEST_SECONDS:.0f} s")
-        time.sleep(_POLL_SECONDS)
-    (os.kill if alone else os.killpg)(pid, signal.SIGKILL)
-    os.waitpid(pid, 0)
-    return None, changes
-
-
-def _stamps(place: Path) -> frozenset[tuple[str, int, int]]:
-    found, waiting = [], [str(place)]
-    while waiting:
-        try:
-            with os.scandir(waiting.pop()) as entries:
-                for entry in entries:
-                    if entry.is_dir():
-                        waiting.append(entry.path)
-                    elif not entry.name.endswith(".log"):
-                        stat = entry.stat()
-                        found.append((entry.path, stat.st_size, stat.st_mtime_ns))
-        except FileNotFoundError:  # a temporary one that is gone
-            continue
-    return frozenset(found)
+    """Runs a job, as ``watched`` says."""
+    return watched(job.main, job.words(inputs, place), place, moment, alone)
 
 
 def reference(kind: str, inputs: Path, place: Path) -> Reference:
@@ -139,9 +97,9 @@ def case(kind: str, number: int, kills: int, seed: int, inputs: Path, place: Pat
             tally.kills += 1
             kept = _check(tally, job, place, kept, told + (" alone" if alone else ""))
         if tally.kills > groups_before:
-            code, _ = run(job, inputs, place, None, False)
+            code, _ = run(job, inputs, place, ("seconds", math.inf), False)
             _check_end(tally, code, f"{kind}/{number}", place)
-            _reap()
+            reap()
             _check(tally, job, place, kept, f"{kind}/{number}, at the end")
             _compare(tally, job, place, whole, f"{kind}/{number}")
         if tally.kills >= kills:
@@ -150,17 +108,6 @@ def case(kind: str, number: int, kills: int, seed: int, inputs: Path, place: Pat
         shutil.rmtree(place, ignore_errors=True)
     tally.seconds = time.monotonic() - began
     return tally
-
-
-def _reap() -> None:
-    """Waits for what killed commands had started."""
-    until = time.monotonic() + 60
-    while time.monotonic() < until:
-        try:
-            if not os.waitpid(-1, os.WNOHANG)[0]:
-                time.sleep(0.01)
-        except ChildProcessError:
-            return
 
 
 def _check_end(tally: Tally, code: int | None, told: str, place: Path) -> None:

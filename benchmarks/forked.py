@@ -17,6 +17,8 @@ from typing import Any
 from revox_lightning.commands import train
 
 _DEATH_SIGNAL, _SUBREAPER = 1, 36  # of prctl, Linux
+_POLL_SECONDS = 0.002
+_LONGEST_SECONDS = 600.0
 Main = Callable[[], None]
 
 
@@ -76,6 +78,63 @@ def gone(group: int, seconds: float = 60.0) -> None:
             if time.monotonic() > until:
                 os.killpg(group, signal.SIGKILL)
             time.sleep(0.01)
+
+
+def watched(
+    main: Main, words: Sequence[object], place: Path, moment: tuple[str, float] | None, alone: bool
+) -> tuple[int | None, int]:
+    """Runs a command in a folder; its exit code, None where it was killed, and how often its files were seen to change.
+
+    It is killed at ``("seconds", s)`` or ``("changes", n)``, ``alone`` or with all that it started.
+    """
+    with open(place / "said.log", "ab") as log:
+        pid = start(main, words, place, log.fileno())
+    began, before, changes = time.monotonic(), None, 0
+    while True:
+        ended, status = os.waitpid(pid, os.WNOHANG)
+        if ended:
+            gone(pid)
+            return os.waitstatus_to_exitcode(status), changes
+        if moment is None or moment[0] == "changes":
+            now = _stamps(place)
+            changes += before is not None and now != before
+            before = now
+        passed = time.monotonic() - began
+        if moment is not None and (passed if moment[0] == "seconds" else changes) >= moment[1]:
+            break
+        if passed > _LONGEST_SECONDS:
+            raise TimeoutError(f"{place} did not end in {_LONGEST_SECONDS:.0f} s")
+        time.sleep(_POLL_SECONDS)
+    (os.kill if alone else os.killpg)(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    return None, changes
+
+
+def _stamps(place: Path) -> frozenset[tuple[str, int, int]]:
+    found, waiting = [], [str(place)]
+    while waiting:
+        try:
+            with os.scandir(waiting.pop()) as entries:
+                for entry in entries:
+                    if entry.is_dir():
+                        waiting.append(entry.path)
+                    elif not entry.name.endswith(".log"):
+                        stat = entry.stat()
+                        found.append((entry.path, stat.st_size, stat.st_mtime_ns))
+        except FileNotFoundError:  # a temporary one that is gone
+            continue
+    return frozenset(found)
+
+
+def reap() -> None:
+    """Waits for what killed commands had started."""
+    until = time.monotonic() + 60
+    while time.monotonic() < until:
+        try:
+            if not os.waitpid(-1, os.WNOHANG)[0]:
+                time.sleep(0.01)
+        except ChildProcessError:
+            return
 
 
 class Training:
