@@ -227,3 +227,4 @@ JOBS = {
         _earlier, _hashes("out"), 15, _put("earlier-report", "out"),
     ),
 }  # fmt: skip
+EARLIER = ("rendering", "aligned pairs", "report")  # whose cases begin with an earlier result

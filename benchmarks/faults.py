@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from fault_jobs import JOBS, Found, Job, make_inputs, names, training_words
+from fault_jobs import EARLIER, JOBS, Found, Job, make_inputs, names, training_words
 from fault_readers import unreadable
 from forked import adopt, reap, watched
 from fuzz import write_page
@@ -143,7 +143,12 @@ def _compare(tally: Tally, job: Job, place: Path, whole: Reference, told: str) -
     left = [path for path in place.rglob(".*") if path.name.endswith((".part", ".old"))]
     tally.left += len(left)
     tally.problems += [f"{told}: {path.relative_to(place)} is left over" for path in left]
-    found = job.figures(place)
+    try:
+        found = job.figures(place)
+    except Exception as error:
+        tally.unreadable += 1
+        tally.problems.append(f"{told}: no figures at the end ({type(error).__name__}: {error})")
+        return
     for name, expected in whole.figures.items():
         distance = _distance(expected, found.get(name))
         tally.differ = max(tally.differ, distance)
@@ -228,12 +233,10 @@ def _references(kinds: list[str], inputs: Path, place: Path) -> dict[str, Refere
         raise RuntimeError((trained / "said.log").read_text())
     found = {}
     for kind in kinds:
-        for n in range(2):  # what is compiled or cached on first use is not part of the time
-            (place / f"{kind}{n}").mkdir(parents=True)
-            found[kind] = reference(kind, inputs, place / f"{kind}{n}")
-            out = place / f"{kind}{n}" / "out"
-            if not n and out.exists() and kind in ("rendering", "aligned pairs", "report"):
-                shutil.copytree(out, inputs / f"earlier-{kind}")
+        (place / kind).mkdir(parents=True)
+        found[kind] = reference(kind, inputs, place / kind)
+        if kind in EARLIER:
+            shutil.copytree(place / kind / "out", inputs / f"earlier-{kind}")
     return found
 
 
