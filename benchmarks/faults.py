@@ -202,8 +202,12 @@ def tasks(kills: int, seed: int, kinds: list[str]) -> list[tuple[str, int, int]]
     return drawn
 
 
-def campaign(kills: int, seed: int, jobs: int, work: Path, kinds: list[str], only: int | None) -> dict[str, Tally]:
+def campaign(
+    kills: int, seed: int, jobs: int, work: Path, kinds: list[str], only: str | None = None
+) -> dict[str, Tally]:
     """Runs the cases, ``jobs`` at a time; prints what they find. Ctrl+C ends it with what was found so far."""
+    told = [one for one in tasks(kills, seed, kinds) if only in (None, f"{one[0]}/{one[1]}")]
+    kinds = [kind for kind in kinds if any(kind == one[0] for one in told)]
     inputs = work / "inputs"
     make_inputs(inputs)
     context = multiprocessing.get_context("fork")
@@ -211,7 +215,6 @@ def campaign(kills: int, seed: int, jobs: int, work: Path, kinds: list[str], onl
         wholes = pool.apply(_references, (kinds, inputs, work / "undisturbed"))
     for kind, whole in wholes.items():
         print(f"{kind:16s}undisturbed {whole.seconds:5.1f} s, {whole.changes:4d} changes", flush=True)
-    told = [one for one in tasks(kills, seed, kinds) if only is None or one[1] == only]
     tallies = {kind: Tally() for kind in kinds}
     began = time.monotonic()
     with context.Pool(jobs, _begin, (seed, work, wholes)) as pool, contextlib.suppress(KeyboardInterrupt):
@@ -261,11 +264,10 @@ def main() -> int:
     parser.add_argument("--only", help="KIND/NUMBER, one case of a campaign of the same kills and seed")
     parser.add_argument("--page", type=Path, help="a page that gets the table")
     told = parser.parse_args()
-    kind, _, number = (told.only or "").partition("/")
     work = Path(tempfile.mkdtemp(prefix="faults."))
     began = time.monotonic()
-    kinds = [kind] if kind else [name for name in JOBS if name in told.kinds.split(";")]
-    tallies = campaign(told.kills, told.seed, told.jobs, work, kinds, int(number) if number else None)
+    kinds = [name for name in JOBS if name in told.kinds.split(";")]
+    tallies = campaign(told.kills, told.seed, told.jobs, work, kinds, told.only)
     text = table(tallies, told.seed, (time.monotonic() - began) / 60)
     print(text)
     if told.page:

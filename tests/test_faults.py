@@ -140,7 +140,7 @@ def test_a_campaign_has_as_many_kills_as_it_was_told():
 @pytest.mark.slow
 def test_twenty_kills_lose_nothing(tmp_path, capfd):
     torch.set_num_threads(1)
-    tallies = faults.campaign(20, 0, 1, tmp_path / "work", list(fault_jobs.JOBS), None)
+    tallies = faults.campaign(20, 0, 1, tmp_path / "work", list(fault_jobs.JOBS))
     whole = sum(tallies.values(), faults.Tally())
     assert not whole.problems, whole.problems
     assert whole.kills >= 18 and whole.lost == whole.unreadable == 0 and whole.differ <= 1e-6
