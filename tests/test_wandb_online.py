@@ -17,7 +17,7 @@ TINY = [
     "model=lstm", "size=2", "data=recordings", "data.sample_rate_hz=8000", "trainer=cpu", "trainer.max_epochs=2",
     "system.batch_size=2", "system.segment_samples=600", "system.hop_samples=300", "system.warmup_samples=100",
     "linear_filter.taps=64", "linear_filter.lookahead_samples=8", "data.gap_seconds=0.02", "report.audio_seconds=1",
-    "report.data_sheet=false", "report.examples=[]",
+    "report.data_sheet=false", "report.examples=[]", "kernels=torch",
 ]  # fmt: skip
 pytestmark = pytest.mark.slow
 
