@@ -96,7 +96,7 @@ def _cache_words(inputs: Path, place: Path) -> list[str]:
 def _build_cache() -> None:
     import sys
 
-    words = ["model=lstm", "data.source.seconds={train: 4.0, val: 1.0, test: 1.0}", f"data.cache_dir={sys.argv[1]}"]
+    words = ["model=lstm", "data.source.seconds={train: 1.0, val: 0.5, test: 0.5}", f"data.cache_dir={sys.argv[1]}"]
     for machine in ("a77_7.5ips", "worn"):
         assemble.build_source(settings.composed([*words, f"machine={machine}", "data.source.without=[]"])).takes()
 
