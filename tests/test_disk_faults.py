@@ -98,6 +98,7 @@ def test_a_disk_that_fills_up_ends_in_a_sentence_and_the_run_goes_on_later(momen
     assert all(path.exists() for path in before)
     if moment in ("at once", "in an epoch"):
         assert {path: path.read_bytes() for path in before} == before
+    monkeypatch.undo()
     (disk / "filler").unlink()
     code, said = goes_on(run, capsys)
     assert code == 0 and not said and status.of(run) == ("finished", "")
