@@ -121,7 +121,8 @@ def sync(argv: list[str]) -> int:
             moved = relocate(file, folder)
         if moved:
             log.info("%s: %d files of artifacts are looked for where they lie now", folder, moved)
-    command = [sys.executable, "-m", "wandb", "sync", "--yes", *(str(file.parent) for file, _ in logs)]
+    online = ["--include-online"] if any(file.parent.name.startswith("run-") for file, _ in logs) else []
+    command = [sys.executable, "-m", "wandb", "sync", "--yes", *online, *(str(file.parent) for file, _ in logs)]
     return subprocess.run(command).returncode
 
 
