@@ -184,7 +184,9 @@ def test_a_server_that_goes_away_does_not_fail_the_training_and_gets_the_rest_la
         done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stderr[-2000:]
         _, found, metrics = arrived(second, folder)
-        assert [row["test/esr"] for row in found["history"] if "test/esr" in row] == [pytest.approx(metrics["test/esr"])]
+        assert [row["test/esr"] for row in found["history"] if "test/esr" in row] == [
+            pytest.approx(metrics["test/esr"])
+        ]
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks W&B's process up in /proc")
