@@ -2,7 +2,7 @@
 PYTHON ?= python3
 RUN = .venv/bin/python
 
-.PHONY: help setup train test test-all lint audit fuzz bench bench-demo paper sweep report
+.PHONY: help setup train test test-all lint audit fuzz faults bench bench-demo paper sweep report
 
 help:  ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:\t/'
@@ -41,6 +41,9 @@ audit: setup  ## pinned dependencies against known advisories
 
 fuzz: setup  ## damaged and hostile files by every reader: make fuzz ARGS="--cases 1000"
 	$(RUN) benchmarks/fuzz.py $(ARGS)
+
+faults: setup  ## commands killed at random and started again: make faults KILLS=20 ARGS="--seed 1"
+	$(RUN) benchmarks/faults.py --kills $(or $(KILLS),200) $(ARGS)
 
 # Without a GPU the CPU build of torch is taken where pip offers one (its version ends in +cpu).
 .venv/ready: pyproject.toml constraints.txt

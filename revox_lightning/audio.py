@@ -4,7 +4,6 @@ In memory it is a float32 tensor `(channels, time)`, full scale 1.0; hours of it
 """
 
 import os
-import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ import soundfile
 import torch
 from torch import Tensor
 
+from revox_lightning import files
 from revox_lightning.dsp.quantisation import BITS, quantised
 from revox_lightning.dsp.resampling import StreamResampler as StreamResampler
 from revox_lightning.dsp.resampling import converted as converted
@@ -151,17 +151,19 @@ class AudioWriter:
         self.clipped_samples, self.peak, self._frames = 0, 0.0, 0
         self._bits = BITS.get(subtype)
         self._dither = np.random.default_rng(0) if self._bits is not None and self._bits <= 16 else None
-        self._temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+        self._handle, self._temporary = -1, path
         self._file = self._create(format)
 
     def _create(self, format: str) -> soundfile.SoundFile:
+        try:  # libsndfile only says "System error": let the system say what it is
+            self._handle, self._temporary = files.begin(self.path)
+        except OSError as error:
+            raise _cannot_write(self.path, error) from error
         try:
-            self._temporary.open("xb").close()  # libsndfile only says "System error": let the system say what it is
             name = str(self._temporary)
             return soundfile.SoundFile(name, "w", self.sample_rate_hz, self.channels, self.subtype, format=format)
         except (OSError, soundfile.LibsndfileError) as error:
-            with suppress(OSError):
-                self._temporary.unlink()
+            self.discard()
             raise _cannot_write(self.path, error) from error
 
     def write(self, audio: Tensor) -> None:
@@ -195,14 +197,14 @@ class AudioWriter:
     def _continue_as_rf64(self) -> None:
         """Move what is written into an RF64 file (EBU Tech 3306), which counts bytes in 64 bits."""
         self._file.close()
-        wav = self._temporary
-        self._temporary = wav.with_suffix(".rf64.part")
+        (handle, wav), self._handle = (self._handle, self._temporary), -1
         try:
             self._file = self._create("RF64")
             with soundfile.SoundFile(str(wav)) as written:
                 for block in written.blocks(_SLICE_FRAMES, dtype="int32" if self._bits else "float64", always_2d=True):
                     self._file.write(block)
         finally:
+            os.close(handle)
             wav.unlink()
 
     def commit(self) -> None:
@@ -211,17 +213,24 @@ class AudioWriter:
             self._file.close()
             if self._frames and soundfile.info(str(self._temporary)).frames < self._frames:
                 raise OSError("the file came out shorter than what was written")
-            with self._temporary.open("rb+") as file:
-                os.fsync(file.fileno())
-            self._temporary.replace(self.path)
+            files.publish(self._handle, self._temporary, self.path)
+            self._release()
         except (OSError, RuntimeError) as error:
             raise _cannot_write(self.path, error) from error
 
     def discard(self) -> None:
         """Close and remove the temporary file."""
-        with suppress(OSError, RuntimeError):
+        if self._handle < 0:
+            return
+        with suppress(OSError, RuntimeError, AttributeError):  # of a file that could not even be opened
             self._file.close()
-        self._temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            self._temporary.unlink()
+        self._release()
+
+    def _release(self) -> None:
+        os.close(self._handle)
+        self._handle = -1
 
 
 def _cannot_write(path: Path, error: Exception) -> UserError:

@@ -8,7 +8,7 @@ import pytest
 import soundfile
 import torch
 
-from revox_lightning import audio
+from revox_lightning import audio, files
 from revox_lightning.errors import UserError
 
 torch.set_num_threads(1)
@@ -119,7 +119,7 @@ def test_unwritable_targets(tmp_path):
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full, a device that is always full")
 def test_a_full_disk_is_said_and_leaves_nothing(tmp_path, monkeypatch):
     def on_a_full_disk(self, format):
-        self._temporary.touch()
+        self._handle, self._temporary = files.begin(self.path)
         return soundfile.SoundFile("/dev/full", "w", self.sample_rate_hz, self.channels, self.subtype, format="RAW")
 
     monkeypatch.setattr(audio.AudioWriter, "_create", on_a_full_disk)

@@ -55,10 +55,10 @@ CASES: dict[str, list[str]] = {
         "experiment=tape_adversarial", *EFFECT, "data.trajectory=null", "size=4", "delay_line.max_delay_samples=64",
         "+objective.critics.fft_sizes=[64]", "+objective.critics.kernels=[5]",
     ],
-    "style": ["model=style_transfer", *MADE],
+    "style": ["model=style_transfer", *MADE, "objective.practice_steps=5"],
     "style by perturbation": [
         "model=style_transfer", *MADE, "model.processor._target_=revox_lightning.models.style_transfer.SPSA",
-        "model.chain=tape",
+        "model.chain=tape", "objective.practice_steps=5",
     ],
     "proxy": ["model=effect_proxy", "model.width=4", *MADE, "data.workers=1"],
 }  # fmt: skip

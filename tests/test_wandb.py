@@ -11,7 +11,7 @@ import torch
 from wandb.proto.wandb_internal_pb2 import Record
 
 from revox_lightning import audio
-from revox_lightning.commands import train
+from revox_lightning.commands import loggers, train
 from revox_lightning.commands.sync import framed, records, relocate
 from revox_lightning.errors import UserError
 
@@ -93,3 +93,31 @@ def test_a_log_written_anew_reads_back_at_every_place_in_its_blocks(tmp_path, si
     file.write_bytes(b"RIFF" + whole)
     with pytest.raises(UserError, match="not a log of W&B"):
         list(records(file))
+
+
+class Broken:
+    """A run of W&B's whose server, or process, is gone."""
+
+    id, dir = "abc", "/somewhere/wandb/run-1/files"
+
+    def __init__(self):
+        self.asked = 0
+        self.summary = self
+
+    def log(self, values):
+        self.asked += 1
+        raise BrokenPipeError("the service is gone")
+
+    update = finish = log
+
+
+def test_a_failing_wandb_is_said_once_and_left_alone(caplog, monkeypatch):
+    monkeypatch.setattr(loggers.log, "propagate", True)
+    run = Broken()
+    shielded = loggers.Shielded(run, Path("/somewhere/wandb/run-1"))
+    shielded.log({"a": 1})
+    shielded.log({"a": 2})
+    shielded.summary.update({"a": 2})
+    assert shielded.id == "abc" and run.asked == 1
+    assert len({record.getMessage() for record in caplog.records}) == 1
+    assert "the service is gone" in caplog.text and "revox sync /somewhere/wandb/run-1 " in caplog.text

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +17,7 @@ TINY = [
     "model=lstm", "size=2", "data=recordings", "data.sample_rate_hz=8000", "trainer=cpu", "trainer.max_epochs=2",
     "system.batch_size=2", "system.segment_samples=600", "system.hop_samples=300", "system.warmup_samples=100",
     "linear_filter.taps=64", "linear_filter.lookahead_samples=8", "data.gap_seconds=0.02", "report.audio_seconds=1",
-    "report.data_sheet=false", "report.examples=[]",
+    "report.data_sheet=false", "report.examples=[]", "kernels=torch",
 ]  # fmt: skip
 pytestmark = pytest.mark.slow
 
@@ -140,3 +141,82 @@ def test_wandb_sweep_and_agent_train_and_deliver(server, run, tmp_path):
     assert len(delivered) == 3 and all(isinstance(value, float) for value in delivered.values())
     rates = {found["config"]["optim"]["value"]["lr"] for found in server.runs.values()}
     assert rates == {0.001, 0.003, 0.01}
+
+
+def begun(run, server, tmp_path, folder, *words):
+    """A training of many epochs that has begun to deliver."""
+    environment = {**os.environ, **server.environment(str(tmp_path / "home")), "OMP_NUM_THREADS": "1"}
+    how = ["logger.offline=false", "logger.entity=tester", "trainer.max_epochs=12", f"run_dir={folder}", *words]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "revox_lightning.commands.train", *run.words, *how],
+        env=environment, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if line.startswith("epoch   2/"):
+            break
+    assert lines and lines[-1].startswith("epoch"), lines
+    return process
+
+
+def check_trained(process, folder):
+    """That a training ended as if W&B had not failed, with one sentence about it; what it said."""
+    said = process.communicate(timeout=300)[0]
+    assert process.returncode == 0, said[-3000:]
+    assert said.count("W&B failed") == 1 and "Traceback" not in said, said[-3000:]
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["test/esr"] > 0 and (folder / "checkpoints" / "best.ckpt").stat().st_size
+    assert len((folder / "metrics.csv").read_text().splitlines()) == 13
+    return said
+
+
+def test_a_server_that_goes_away_does_not_fail_the_training_and_gets_the_rest_later(run, tmp_path):
+    folder = tmp_path / "run"
+    with WandbServer() as first:
+        process = begun(run, first, tmp_path, folder, "logger.finish_seconds=5")
+    said = check_trained(process, folder)
+    (place,) = (folder / "wandb").glob("run-*")
+    assert f"revox sync {place}" in said
+    with WandbServer() as second:
+        environment = {**os.environ, **second.environment(str(tmp_path / "home"))}
+        command = [sys.executable, "-m", "revox_lightning.commands.sync", str(place)]
+        done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr[-2000:]
+        _, found, metrics = arrived(second, folder)
+        assert [row["test/esr"] for row in found["history"] if "test/esr" in row] == [
+            pytest.approx(metrics["test/esr"])
+        ]
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks W&B's process up in /proc")
+def test_a_wandb_process_that_is_killed_does_not_fail_the_training(server, run, tmp_path):
+    folder = tmp_path / "run"
+    process = begun(run, server, tmp_path, folder)
+    killed = [
+        os.kill(int(place.name), signal.SIGKILL)
+        for place in Path("/proc").iterdir()
+        if place.name.isdecimal() and is_wandb_of(place, process.pid)
+    ]
+    assert len(killed) == 1
+    check_trained(process, folder)
+
+
+def is_wandb_of(place, pid):
+    try:
+        words = (place / "cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return False
+    return b"wandb-core" in words[0] and str(pid).encode() in words
+
+
+def test_where_no_server_answers_at_the_beginning_the_run_is_kept_offline(run, tmp_path):
+    with WandbServer() as server:
+        environment = {**os.environ, **server.environment(str(tmp_path / "home")), "WANDB_INIT_TIMEOUT": "5"}
+    folder = tmp_path / "run"
+    words = [*run.words, "logger.offline=false", "logger.entity=tester", f"run_dir={folder}"]
+    command = [sys.executable, "-m", "revox_lightning.commands.train", *words]
+    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "W&B does not answer" in done.stderr and (folder / "metrics.json").exists()
+    assert len(list((folder / "wandb").glob("offline-run-*"))) == 1

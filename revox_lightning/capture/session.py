@@ -1,12 +1,8 @@
-"""The files of a session: what belongs together, what does not, and a result folder that is whole or absent."""
+"""The files of a session: what belongs together, what does not."""
 
 from __future__ import annotations
 
-import contextlib
 import json
-import secrets
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -132,23 +128,3 @@ def write_floor(alignment: Alignment, folder: Path) -> None:
     for place in (folder, folder / "stereo"):
         if place.is_dir():
             write_atomically(place / "floor.json", lambda file: file.write(text.encode()))
-
-
-@contextlib.contextmanager
-def folder(out: Path) -> Iterator[Path]:
-    """A folder to fill, which takes the place of `out` only when everything in it is written."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    part = out.with_name(f".{out.name}.{secrets.token_hex(4)}.part")
-    part.mkdir()
-    try:
-        yield part
-        if out.exists():
-            old = out.with_name(f".{out.name}.{secrets.token_hex(4)}.old")
-            out.rename(old)
-            part.rename(out)
-            shutil.rmtree(old)
-        else:
-            part.rename(out)
-    except BaseException:
-        shutil.rmtree(part, ignore_errors=True)
-        raise

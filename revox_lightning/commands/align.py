@@ -20,7 +20,7 @@ from revox_lightning.commands import settings
 from revox_lightning.commands.exits import disk_faults, guarded, log
 from revox_lightning.commands.usage import ALIGN as USAGE
 from revox_lightning.errors import UserError
-from revox_lightning.files import write_atomically
+from revox_lightning.files import whole_folder, write_atomically
 from revox_lightning.measure import data_sheet
 
 _RESULTS = {"align.html", "align.json", "data_sheet.json", "floor.json", "stereo", *pairs.FORMS}
@@ -60,7 +60,7 @@ def align(argv: list[str]) -> Path:
     _say(found)
     from revox_lightning.report import alignment as report  # matplotlib takes a second to import
 
-    with session.folder(out) as place:
+    with whole_folder(out) as place:
         pairs.write(alignment, recorded, place, raw_as_is=own)
         _write_json(place / "align.json", found)
         session.write_floor(alignment, place)

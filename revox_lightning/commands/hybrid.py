@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from revox_lightning.callbacks.checkpoints import save_atomically
-from revox_lightning.commands import assemble, loggers, portrait, settings
+from revox_lightning.commands import assemble, loggers, portrait, settings, status
 from revox_lightning.commands.exits import log
 from revox_lightning.commands.show import count, real_time_factor
 from revox_lightning.errors import UserError
@@ -114,7 +114,7 @@ def _trained(
     """A part that is trained here, or was before: what it is built by, its net, and what it reached."""
     place = RunFolder(_place(path, part))
     metrics = place.read_json("metrics.json")
-    if not metrics:
+    if not metrics or status.of(place)[0] != status.FINISHED:
         metrics = train_one(_composed(cfg, part, cfg.parts[part]), place.path, resume)
     net, own, _ = assemble.load_run(place.path, playing=False)
     if isinstance(net, EachChannel):

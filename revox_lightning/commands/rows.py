@@ -15,7 +15,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from revox_lightning import identity
-from revox_lightning.commands import assemble, settings, texture_row
+from revox_lightning.commands import assemble, settings, status, texture_row
 from revox_lightning.commands.exits import log
 from revox_lightning.errors import UserError
 from revox_lightning.kernels import backend
@@ -44,6 +44,11 @@ class Job:
     def metrics(self) -> dict[str, Any]:
         """Its metrics.json; an empty one before it is done."""
         return self.folder.read_json("metrics.json")
+
+    @property
+    def done(self) -> bool:
+        """Whether it ended well; one that was stopped while it drew its pictures has figures, and goes on."""
+        return bool(self.metrics) and (self.command != "train" or status.of(self.folder)[0] == status.FINISHED)
 
 
 def prepared(label: str, words: Sequence[str], place: Path, command: str = "train") -> Job:
@@ -79,7 +84,7 @@ def _audio(cfg: DictConfig) -> list[Path]:
 
 def train_all(jobs: Sequence[Job], at_once: int = 1) -> dict[str, str]:
     """Trains what is not done, ``at_once`` at a time, and says how it goes on; returns {label: reason} of failures."""
-    left = [job for job in jobs if not job.metrics]
+    left = [job for job in jobs if not job.done]
     log.info("%d of %d trainings are done already", len(jobs) - len(left), len(jobs))
     failed: dict[str, str] = {}
     begun = time.monotonic()

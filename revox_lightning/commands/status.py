@@ -44,12 +44,13 @@ def kept(folder: RunFolder) -> Iterator[None]:
         reason = None if state == INTERRUPTED else _sentence(error)
         with contextlib.suppress(UserError, OSError):  # the disk may be what failed
             if folder.config_path.exists():
-                folder.write_json(NAME, told | {"state": state, "reason": reason, "ended": _now()})
+                ended = {"state": state, "reason": reason, "ended": _now()}
+                folder.write_json(NAME, folder.read_json(NAME) | told | ended)
             else:
                 (folder.path / NAME).unlink(missing_ok=True)
                 folder.path.rmdir()  # where nothing else is in it
         raise
-    folder.write_json(NAME, told | {"state": FINISHED, "ended": _now()})
+    folder.write_json(NAME, folder.read_json(NAME) | told | {"state": FINISHED, "ended": _now()})
 
 
 @contextlib.contextmanager

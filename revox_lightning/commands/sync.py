@@ -101,9 +101,9 @@ def _inside(path: str, folder: Path) -> Path:
 
 
 def _logs(text: str) -> list[tuple[Path, Path]]:
-    """The logs of a run folder (or of one offline-run folder in it), each with the run folder."""
+    """The logs of a run folder, or of one folder in its wandb/ (an online run's that W&B lost), with the run folder."""
     given = Path(text).expanduser().resolve()
-    places = [given] if given.name.startswith("offline-run-") else sorted(given.glob("wandb/offline-run-*"))
+    places = [given] if given.name.startswith(("offline-run-", "run-")) else sorted(given.glob("wandb/offline-run-*"))
     found = [(file, place.parents[1]) for place in places for file in sorted(place.glob("*.wandb"))]
     if not found:
         raise UserError(f"{text} holds no offline run of W&B: name a run folder (outputs/NAME/TIME) with wandb/ in it.")
@@ -121,7 +121,8 @@ def sync(argv: list[str]) -> int:
             moved = relocate(file, folder)
         if moved:
             log.info("%s: %d files of artifacts are looked for where they lie now", folder, moved)
-    command = [sys.executable, "-m", "wandb", "sync", "--yes", *(str(file.parent) for file, _ in logs)]
+    online = ["--include-online"] if any(file.parent.name.startswith("run-") for file, _ in logs) else []
+    command = [sys.executable, "-m", "wandb", "sync", "--yes", *online, *(str(file.parent) for file, _ in logs)]
     return subprocess.run(command).returncode
 
 

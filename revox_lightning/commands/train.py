@@ -80,7 +80,8 @@ def _remove_if_empty(path: Path) -> None:
 
 
 # What a run that goes on may be told anew; everything else made it the run it is.
-_CHANGEABLE = ("trainer.", "callbacks.", "logger.", "report.", "system.threads=", "data.workers=", "kernels=")
+_CHANGEABLE = ("trainer.", "callbacks.", "logger.", "report.", "kernels=")
+_CHANGEABLE += ("system.threads=", "system.auto_batch=", "data.workers=")
 
 
 def resume(argv: list[str]) -> int:
@@ -92,7 +93,7 @@ def resume(argv: list[str]) -> int:
     if fixed:
         raise UserError(
             f"resume cannot change {fixed[0].split('=')[0]}: only trainer., callbacks., logger., report., "
-            "system.threads, data.workers and kernels; start a new run for the rest."
+            "system.threads, system.auto_batch, data.workers and kernels; start a new run for the rest."
         )
     folder = RunFolder.existing(named["resume"], "resume")
     cfg = OmegaConf.create(folder.config())

@@ -21,6 +21,7 @@ from revox_lightning.commands import (
     generator_result,
     hybrid,
     loggers,
+    memory,
     portrait,
     proxies,
     proxy_result,
@@ -48,7 +49,11 @@ def train(cfg: DictConfig, path: Path, resume: bool = False) -> dict[str, Any]:
     if distributed.rank() > 0 and _together(cfg):
         return _help(cfg, path, resume)
     with status.kept(RunFolder(path)):
-        return hybrid.train(cfg, path, resume, train) if cfg.get("parts") else _train(cfg, path, resume)
+        if cfg.system.get("auto_batch") and _together(cfg):
+            raise UserError("system.auto_batch is for a training in one process: leave trainer.devices=1.")
+        if cfg.get("parts"):
+            return hybrid.train(cfg, path, resume, train)
+        return memory.with_smaller_batches(cfg, RunFolder(path), resume, lambda going_on: _train(cfg, path, going_on))
 
 
 def _train(cfg: DictConfig, path: Path, resume: bool) -> dict[str, Any]:
@@ -85,7 +90,8 @@ def _train(cfg: DictConfig, path: Path, resume: bool) -> dict[str, Any]:
     logger = loggers.build_logger(cfg, path, plain)
     try:
         trainer.logger = logger or None
-        _fit(trainer, system, data, folder if resume else None)
+        with memory.watched(cfg):
+            _fit(trainer, system, data, folder if resume else None)
         computed = identity.computed(net, trainer.strategy.root_device, trainer.precision)
         system.float()  # what was trained in 64 bit plays in 32, as it does when it is read again
         folder.load_weights(net)

@@ -11,6 +11,8 @@ import scipy.signal
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from revox_lightning.files import write_atomically
+
 _PLACE = {"left": 0.09, "right": 0.97, "bottom": 0.12, "top": 0.92}  # a layout found by drawing takes twice as long
 _REACH = 6.0  # of the histogram, in standard deviations of the real increments
 _FLOOR_DB = 100.0  # below the highest line of the spectra
@@ -47,7 +49,7 @@ def draw(signals: dict[str, np.ndarray], task: str, rate_hz: float, folder: Path
         figure = Figure(figsize=(9, 4.5))
         picture(figure)
         drawn.append(folder / f"{name}.png")
-        figure.savefig(drawn[-1], dpi=100)
+        write_atomically(drawn[-1], lambda file, figure=figure: figure.savefig(file, dpi=100, format="png"))
     return drawn
 
 

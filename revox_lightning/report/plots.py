@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from revox_lightning import audio
+from revox_lightning.files import write_atomically
 
 _PLACE = {"left": 0.09, "right": 0.97, "bottom": 0.12, "top": 0.92}  # a layout found by drawing takes twice as long
 
@@ -30,7 +31,7 @@ def draw(paths: dict[str, Path], folder: Path, prefix: str) -> list[Path]:
         ax = figure.subplots(gridspec_kw=_PLACE)
         picture(ax)
         drawn.append(folder / f"{prefix}_{name}.png")
-        figure.savefig(drawn[-1], dpi=100)
+        write_atomically(drawn[-1], lambda file, figure=figure: figure.savefig(file, dpi=100, format="png"))
     return drawn
 
 

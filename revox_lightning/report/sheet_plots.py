@@ -17,6 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
+from revox_lightning.files import write_atomically
 from revox_lightning.measure.figures import lookup
 
 Sheets = list[tuple[str, dict[str, Any]]]
@@ -62,7 +63,7 @@ def picture(sheets: Sheets, path: Path) -> None:
             draw(ax, having)
             ax.grid(alpha=0.3, which="both", lw=0.5)
             ax.set_title(title, loc="left")
-        figure.savefig(path, dpi=90)
+        write_atomically(path, lambda file: figure.savefig(file, dpi=90, format="png"))
 
 
 _Having = list[tuple[int, str, dict[str, Any]]]
