@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from revox_lightning import audio
-from revox_lightning.commands import assemble, settings, transfer
+from revox_lightning.commands import assemble, evaluate, settings, transfer
 from revox_lightning.commands.exits import guarded
 from revox_lightning.data import corruption, dry, performer
 from revox_lightning.data.takes import Take
@@ -102,6 +102,16 @@ def test_gradients_reach_every_weight(telling):
         assert weight.grad is not None and weight.grad.isfinite().all() and weight.grad.abs().max() > 0, name
     with pytest.raises(UserError, match="size=huge"):
         style_transfer.style_transfer("huge", style_transfer.Automatic())
+
+
+def test_some_recordings_end_early_where_that_is_asked_for():
+    x = noise(30_000).double().numpy()
+    levels = []
+    for share in (0.0, 1.0):
+        make = corruption.Corruption(RATE_HZ, ends_early=share)
+        spectra = [np.abs(np.fft.rfft(make(x, np.random.default_rng(seed), True)[0])) for seed in range(4)]
+        levels.append([20 * np.log10(one[-500:].mean() / one.mean()) for one in spectra])
+    assert min(levels[0]) > -45 and np.median(levels[1]) < min(levels[0]) - 20
 
 
 def test_the_truth_is_what_the_knobs_have_to_do():
@@ -247,6 +257,19 @@ def test_training_leaves_scores_beside_input_and_rules(run):
     assert metrics == json.loads((folder / "metrics.json").read_text())
     assert metrics["test/stft_distance"] > 0 and metrics["test/stft_distance_rules"] > 0
     assert (folder / "audio" / "0_style_transfer.wav").exists()
+
+
+def test_a_run_is_evaluated_on_its_own_split_and_on_other_recordings(run, tmp_path):
+    folder, metrics = run
+    again = evaluate.evaluate([f"run={folder}"])
+    assert {name: again[name] for name in again if name.startswith("test/")} == pytest.approx(
+        {name: metrics[name] for name in again if name.startswith("test/")}, rel=1e-5
+    )
+    (tmp_path / "mine").mkdir()
+    audio.write(tmp_path / "mine" / "a.wav", noise(1, 40_000), RATE_HZ)
+    other = evaluate.evaluate([f"run={folder}", f"data.root={tmp_path / 'mine'}", "data.limit_hz=5000"])
+    assert other["passages"] == 40 and other["test/stft_distance"] != metrics["test/stft_distance"]
+    assert len(list((folder / "evaluations").glob("*/metrics.json"))) >= 1
 
 
 def test_a_transfer_is_repeated_from_its_edited_knobs(run, tmp_path, capsys):

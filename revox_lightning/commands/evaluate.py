@@ -10,7 +10,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from revox_lightning import identity
-from revox_lightning.commands import assemble, result, settings
+from revox_lightning.commands import assemble, result, settings, style_result
 from revox_lightning.commands.exits import disk_faults, guarded
 from revox_lightning.commands.usage import EVALUATE as USAGE
 from revox_lightning.errors import UserError
@@ -26,7 +26,7 @@ def evaluate(argv: list[str]) -> dict[str, Any]:
     named, changes, words = settings.arguments(argv, {"run", "kernels"})
     if "run" not in named or words:
         raise UserError(f"evaluate needs a run: {USAGE}.")
-    net, cfg, folder = assemble.load_run(named["run"], named.get("kernels"))
+    net, cfg, folder = assemble.load_run(named["run"], named.get("kernels"), playing=False)
     if cfg.get("parts"):
         raise UserError(
             f"{named['run']} makes wow and flutter and hiss of its own, which no recording can have: evaluate its net, "
@@ -39,6 +39,10 @@ def evaluate(argv: list[str]) -> dict[str, Any]:
         raise UserError(
             f"evaluate cannot change {unknown[0].split('=')[0]}: only data=, data., report. and kernels= options."
         )
+    if cfg.task == "style":
+        return _style(net, cfg, folder, other)
+    if cfg.task != "effect":
+        raise UserError(f"run={named['run']} is of task {cfg.task}, which is tested at the end of its training only.")
     elsewhere = bool(other)
     cfg = settings.changed(cfg, report)
     if elsewhere:
@@ -51,7 +55,7 @@ def evaluate(argv: list[str]) -> dict[str, Any]:
             f"have {data.audio_channels} and {list(data.knobs)}: choose other recordings, or data.channels=left."
         )
     data.check()
-    place = folder.path / "evaluations" / datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    place = _place(folder).path
     listening = Listening(data, "test", place / "audio", cfg.report.audio_seconds)
     by = BySetting(len(data.knobs))
     test = score(net, data.chunks("test"), EffectMetrics(data.sample_rate_hz), listening, by)
@@ -68,6 +72,24 @@ def evaluate(argv: list[str]) -> dict[str, Any]:
     result.tell_worst(by, data.knobs)
     print(f"figures, audio and pictures: {place}")
     return metrics
+
+
+def _style(net: Any, cfg: DictConfig, folder: RunFolder, other: list[str]) -> dict[str, Any]:
+    """A style net on its own test split, or on recordings that the data. options name."""
+    cfg = settings.changed(cfg, other)
+    told = {text.split("=")[0].removeprefix("data.") for text in other}
+    for name in told & cfg.data.source.keys():  # which has what was told when it was written
+        cfg.data.source[name] = cfg.data[name]
+    data = assemble.build_data(cfg, test_only="root" in told and cfg.data.root is not None)
+    place = _place(folder)
+    metrics, _ = style_result.scored(cfg, place, data, net)
+    place.write_json("metrics.json", metrics | identity.computed(net, torch.device("cpu")))
+    print(f"figures and audio: {place.path}")
+    return metrics
+
+
+def _place(folder: RunFolder) -> RunFolder:
+    return RunFolder(folder.path / "evaluations" / datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S"))
 
 
 def _with_data(cfg: DictConfig, options: list[str]) -> DictConfig:

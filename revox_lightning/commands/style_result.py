@@ -37,8 +37,24 @@ _COLUMNS = {
 
 def report(cfg: DictConfig, folder: RunFolder, data: PairData, system: System, logger: Any) -> dict[str, Any]:
     """Scores the test split's passages, the second half of each the reference; writes metrics.json and examples."""
+    trained = {"audio_seconds_trained": system.audio_seconds_trained, "train_seconds": system.train_seconds}
+    metrics, means = scored(cfg, folder, data, system.net)
+    folder.write_json("metrics.json", metrics | trained)
+    if logger:
+        from revox_lightning.report.wandb_log import log_result
+
+        told = {name: value for name, value in (metrics | trained).items() if isinstance(value, int | float)}
+        log_result(logger.experiment, told, [{"row": name} | row for name, row in means.items()], [], [])
+    print(f"Listen: {folder.path / 'audio'}   figures: {folder.path / 'metrics.json'}")
+    return metrics | trained
+
+
+def scored(
+    cfg: DictConfig, folder: RunFolder, data: PairData, net: Any
+) -> tuple[dict[str, Any], dict[str, dict[str, float | None]]]:
+    """The figures of a test split, and the means of input, rules and net; prints them and leaves examples to hear."""
     log.info("transferring the styles of the test split ...")
-    net: Any = system.net.cpu().eval()
+    net = net.cpu().eval()
     rate_hz, scores, seconds = data.sample_rate_hz, {"input": [], "rules": [], cfg.name: []}, 0.0
     limit_hz, spent = cfg.data.get("limit_hz"), 0.0
     for number, (x, reference, y) in enumerate(_passages(data)):
@@ -61,23 +77,14 @@ def report(cfg: DictConfig, folder: RunFolder, data: PairData, system: System, l
         "parameters": count(net),
         "real_time_factor": seconds / spent,
         "passages": len(scores["input"]),
-        "audio_seconds_trained": system.audio_seconds_trained,
-        "train_seconds": system.train_seconds,
     }
-    folder.write_json("metrics.json", metrics)
-    if logger:
-        from revox_lightning.report.wandb_log import log_result
-
-        told = {name: value for name, value in metrics.items() if isinstance(value, int | float)}
-        log_result(logger.experiment, told, [{"row": name} | row for name, row in means.items()], [], [])
     columns = [name for name in _COLUMNS if any(row.get(name) is not None for row in means.values())]
     rows = [
         [name, *("-" if row.get(key) is None else f"{row[key]:.4g}" for key in columns)] for name, row in means.items()
     ]
     title = f"{len(scores['input'])} passages of the test split" + (f", up to {limit_hz:g} Hz" if limit_hz else "")
     table.show(title, ["", *(_COLUMNS[name] for name in columns)], rows)
-    print(f"Listen: {folder.path / 'audio'}   figures: {folder.path / 'metrics.json'}")
-    return metrics
+    return metrics, means
 
 
 def _speaks(cfg: DictConfig) -> bool:
@@ -113,5 +120,5 @@ def _passages(data: PairData) -> list[tuple[Tensor, Tensor, Tensor]]:
 def _keep(folder: RunFolder, number: int, signals: dict[str, Tensor], rate_hz: int) -> None:
     for name, x in signals.items():
         path = folder.path / "audio" / f"{number}_{name}.wav"
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         audio.write(path, x, rate_hz, "FLOAT")

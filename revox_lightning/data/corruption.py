@@ -10,11 +10,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.signal import butter, sosfilt
 
 from revox_lightning.dsp import biquads, dynamics, effects, style_bands, tape_effect
 from revox_lightning.dsp.time_stretch import shifted
 
 PEAK_DBFS = -12.0
+_ENDS_HZ = (3_500.0, 11_000.0)
 _HALL_DB = 24.0  # no further band where the gains together reach this
 _FADE_SECONDS = 0.05
 _SILENCE = 1e-7
@@ -25,10 +27,12 @@ _TAPE_KNOBS = [knob.name for knob in effects.TAPE]
 class Corruption:
     """``make(x, rng, augment) -> (input, target, truth)`` of x (time,) float64; both as long, peaks at -12 dBFS.
 
-    With ``augment`` every other recording is first played up to 2 semitones higher or lower and up to a fifth faster or
-    slower. Input: an equaliser (in 3 of 4), an expander (in 1 of 10). Target: another equaliser (3 of 4), a compressor
-    (3 of 4). ``paper_exact`` keeps a slip of the authors' code: the target's level before its compressor is not set.
-    With ``chain`` tape the target is then played by a tape (3 of 4).
+    With ``augment`` every other recording is first played up to 2 semitones higher or lower and up to a fifth
+    faster or slower. Input: an equaliser (in 3 of 4), an expander (in 1 of 10). Target: another equaliser (3 of 4),
+    a compressor (3 of 4). Of the augmented ones, a share ``ends_early`` has nothing above a frequency that is
+    drawn, as many recordings have; the paper has none. ``paper_exact`` keeps a slip of the authors' code: the
+    target's level before its compressor is not set. With ``chain`` tape the target is then played by a tape (3 of
+    4).
 
     ``truth`` is what a chain of equaliser and compressor has to do to the input, as far as that is known: the
     response in dB at the centres of `style_bands` (96,), then the compressor's knobs in their units (6,; none is
@@ -36,14 +40,19 @@ class Corruption:
     a tape, its knobs (4,) between 0 and 1 follow.
     """
 
-    def __init__(self, sample_rate_hz: int, paper_exact: bool = False, chain: str = "studio") -> None:
+    def __init__(
+        self, sample_rate_hz: int, paper_exact: bool = False, chain: str = "studio", ends_early: float = 0.0
+    ) -> None:
         self.sample_rate_hz, self._paper_exact, self._taped = sample_rate_hz, paper_exact, chain == "tape"
+        self._ends_early = ends_early
         self._hz = style_bands.centres_hz(sample_rate_hz)
 
     def __call__(self, x: np.ndarray, rng: np.random.Generator, augment: bool) -> tuple[np.ndarray, ...]:
         x, rate_hz = at_peak(x), self.sample_rate_hz
         if augment and rng.random() < 0.5:
             x = _as_long(shifted(x, rate_hz, rng.uniform(-200, 200), rng.uniform(0.8, 1.2)), x.size)
+        if augment and rng.random() < self._ends_early:
+            x = at_peak(limited(x, rate_hz, rng.uniform(*_ENDS_HZ)))
         heard, wanted = x, x
         told, knobs = np.zeros((2, len(self._hz))), _IDLE
         rises_db = 0.0  # of the input over the target, where both would have passed the same equaliser
@@ -130,6 +139,13 @@ def _sections(sample_rate_hz: int, rng: np.random.Generator) -> np.ndarray | Non
         for kind, *knob in knobs
     ]
     return torch.stack(rows).numpy()
+
+
+def limited(x: np.ndarray, sample_rate_hz: int, highest_hz: float) -> np.ndarray:
+    """x (time,) without what lies above a frequency, which nothing does from half the rate on."""
+    if highest_hz >= 0.45 * sample_rate_hz:
+        return x
+    return np.asarray(sosfilt(butter(10, highest_hz, fs=sample_rate_hz, output="sos"), x))
 
 
 def compressed(x: np.ndarray, sample_rate_hz: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
