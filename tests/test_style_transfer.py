@@ -262,9 +262,8 @@ def test_training_leaves_scores_beside_input_and_rules(run):
 def test_a_run_is_evaluated_on_its_own_split_and_on_other_recordings(run, tmp_path):
     folder, metrics = run
     again = evaluate.evaluate([f"run={folder}"])
-    assert {name: again[name] for name in again if name.startswith("test/")} == pytest.approx(
-        {name: metrics[name] for name in again if name.startswith("test/")}, rel=1e-5
-    )
+    told = [name for name in again if name.startswith("test/") and again[name] is not None]
+    assert [again[name] for name in told] == pytest.approx([metrics[name] for name in told], rel=1e-5)
     (tmp_path / "mine").mkdir()
     audio.write(tmp_path / "mine" / "a.wav", noise(1, 40_000), RATE_HZ)
     other = evaluate.evaluate([f"run={folder}", f"data.root={tmp_path / 'mine'}", "data.limit_hz=5000"])
