@@ -40,13 +40,13 @@ class SmallController(nn.Module):
 
     Convolutions along frequency, the same for every band, correct the difference of the two spectra: the two
     recordings do not play the same notes. A perceptron knows equalisers from `practise`, without audio. Another one
-    takes what the convolutions find and the envelopes of both to the other knobs.
+    takes what the convolutions find and the envelopes of both to the compressor's. Those of a tape are told from the
+    reference alone: a tape is heard whatever it plays.
     """
 
     def __init__(self, encoder: SmallEncoder, chain: str = "studio", channels: int = 48, hidden: int = 256) -> None:
         super().__init__()
         self.shape = encoder.STATISTICS, style_bands.BANDS
-        knobs, equaliser = effects.CHAINS[chain], len(effects.EQUALISER)
         self.convolutions = nn.Sequential(
             nn.Conv1d(2 * encoder.STATISTICS + 2, channels, 7, padding=3), nn.PReLU(channels),
             nn.Conv1d(channels, channels, 7, padding=6, dilation=2), nn.PReLU(channels),
@@ -55,8 +55,9 @@ class SmallController(nn.Module):
         self.correct = nn.Conv1d(channels, 1, 1)  # which begins by changing nothing
         nn.init.zeros_(self.correct.weight)
         nn.init.zeros_(self.correct.bias)  # type: ignore[arg-type]
-        self.equaliser = _perceptron(style_bands.BANDS, hidden, knobs[:equaliser])
-        self.others = _perceptron(2 * encoder.envelope + 2 * channels, hidden, knobs[equaliser:])
+        self.equaliser = _perceptron(style_bands.BANDS, hidden, effects.EQUALISER)
+        self.compressor = _perceptron(2 * encoder.envelope + 2 * channels, hidden, effects.COMPRESSOR)
+        self.tape = _perceptron(encoder.embedding, hidden, effects.TAPE) if chain == "tape" else None
 
     def forward(self, x: Tensor, reference: Tensor) -> Tensor:
         """Embeddings (batch, embedding) of both -> (batch, knobs)."""
@@ -66,7 +67,10 @@ class SmallController(nn.Module):
         found = self.convolutions(torch.cat((bands / 3 + 1, wanted / 3 + 1, apart / 2, place), 1))
         response = _NEPER_DB / _DB * apart + self.correct(found)
         about = torch.cat((level, wanted_level, found.mean(2), found.amax(2)), 1)
-        return torch.sigmoid(torch.cat((self.equaliser(response[:, 0]), self.others(about)), 1))
+        knobs = [self.equaliser(response[:, 0]), self.compressor(about)]
+        if self.tape is not None:
+            knobs.append(self.tape(torch.cat(((wanted / 3 + 1).flatten(1), wanted_level), 1)))
+        return torch.sigmoid(torch.cat(knobs, 1))
 
     def practise(self, responses_db: Tensor, sample_rate_hz: float, steps: int, batch: int = 256) -> float:
         """Learns the knobs of equalisers from responses (number, bands), and of one less another; the error in dB.
