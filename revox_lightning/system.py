@@ -175,6 +175,7 @@ class System(pl.LightningModule):
         if self.trainer.is_last_batch:  # logging every batch costs more than a small net
             means = {f"train/{name}": value / self._segments for name, value in self._sums.items()}
             means["audio_seconds_trained"] = torch.tensor(self.audio_seconds_trained, dtype=torch.float64)
+            self.told = set(means)
             self.log_dict(means, on_step=False, on_epoch=True, batch_size=1)
 
     def _step(self, optimizer: Any, round: str, step: int) -> None:

@@ -197,7 +197,7 @@ def test_a_proxy_that_is_missing_or_of_another_kind_is_one_sentence(tmp_path):
             proxies.take_over(by_proxy(NeuralProxy, **runs))
 
 
-@pytest.mark.parametrize("model,size", [("effect_proxy", "171,137"), ("style_transfer", "357,528")])
+@pytest.mark.parametrize("model,size", [("effect_proxy", "171,137"), ("style_transfer", "281,865")])
 def test_nets_that_hear_more_than_a_signal_are_shown(model, size, capsys):
     shown = show.show(copy.deepcopy(composed(model)))
     assert f"parameters             {size}" in capsys.readouterr().out and "real_time_factor" not in shown

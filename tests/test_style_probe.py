@@ -41,7 +41,8 @@ def test_styles_are_told_apart_and_nothing_else_is(monkeypatch):
     assert probe.accuracy(features, labels) > 0.45  # by chance 0.2
     shuffled = labels[torch.randperm(50, generator=torch.Generator().manual_seed(0))]
     assert probe.accuracy(features, shuffled) < 0.35
-    assert probe.encoded(probe.SmallEncoder())(x).shape == (50, 256)
+    encoder = probe.SmallEncoder()
+    assert probe.encoded(encoder)(x).shape == (50, encoder.embedding)
 
 
 def test_the_script_tells_accuracies_and_distances(tmp_path, monkeypatch, capsys):
@@ -75,7 +76,7 @@ def test_a_runs_encoder_is_the_nets_own(monkeypatch):
     monkeypatch.setattr(probe.assemble, "load_run", lambda run, playing: (net, cfg, None))
     x = torch.randn(9, 16_384, generator=torch.Generator().manual_seed(0))
     found = probe.encoded(probe.encoder_of("a"))(x)
-    assert found.shape == (9, 256) and torch.allclose(found, net.eval().encoder(x), atol=1e-5)
+    assert found.shape == (9, net.encoder.embedding) and torch.allclose(found, net.eval().encoder(x), atol=1e-5)
     for changed, says in (({"task": "effect"}, "task effect"), ({"data": {"sample_rate_hz": 44_100}}, "44100 Hz")):
         cfg.merge_with(changed)
         with pytest.raises(UserError, match=says):

@@ -140,6 +140,7 @@ def test_a_corruption_tells_the_tape_it_has_drawn():
     x[24_000:] = 0.0
     plain, make = corruption.Corruption(24_000), corruption.Corruption(24_000, chain="tape")
     drawn = [make(x, np.random.default_rng(seed), False) for seed in range(12)]
+    drawn = [(heard, wanted, truth[-4:]) for heard, wanted, truth in drawn]
     assert any(not told.any() for *_, told in drawn) and all(((told >= 0) & (told <= 1)).all() for *_, told in drawn)
     for seed, (heard, wanted, told) in enumerate(drawn):
         assert np.array_equal(heard, plain(x, np.random.default_rng(seed), False)[0])
@@ -155,10 +156,17 @@ def test_a_net_with_a_tape_learns_what_it_was_told():
     batch = {"dry": noise(2, 1, 20_000).float(), "wet": noise(2, 1, 20_000, seed=1).float()}
     objective = StyleTransferObjective()
     assert "tape" not in objective(net, batch | {"controls": torch.zeros(2, 0)}, None)[0]
-    terms, _ = objective(net, batch | {"controls": torch.rand(2, 4)}, None)
-    objective.total(terms).backward()
-    last = net.controller.layers[-1].weight.grad
-    assert last.shape == (28, 256) and last.isfinite().all() and (last.abs().amax(1) > 0).all()
+    truth = torch.cat((torch.zeros(2, 97), torch.ones(2, 5), torch.rand(2, 4)), 1)
+    for telling in (False, True):
+        objective.begin_epoch(0 if telling else 3, 4)
+        net.zero_grad()
+        terms, _ = objective(net, batch | {"controls": truth}, None)
+        objective.total(terms).backward()
+        last = net.controller.tape[-1].weight.grad
+        assert last.shape == (4, 256) and last.isfinite().all() and (last.abs().amax(1) > 0).all()
+        assert ("mrstft" in terms) != telling
+    objective.begin_epoch(3, 4)
+    terms, _ = objective(net, batch | {"controls": truth}, None)
     assert torch.allclose(objective.total(terms), terms["mrstft"] + 100 * terms["mae"] + 30 * terms["tape"])
 
 

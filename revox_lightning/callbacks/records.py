@@ -16,7 +16,8 @@ class MetricsCSV(pl.Callback):
     """Writes ``metrics.csv``: epoch, learning rate, seconds, audio seconds, and every train/ and val/ value.
 
     When a run goes on from a checkpoint, rows of epochs that are trained again are dropped. An epoch without a
-    validation has no val/ values; Lightning would repeat those of an earlier one.
+    validation has no val/ values, and none of terms that it did not have (``pl_module.told`` names its own): Lightning
+    would repeat those of an earlier one.
     """
 
     def __init__(self, folder: str) -> None:
@@ -39,7 +40,12 @@ class MetricsCSV(pl.Callback):
             "train_seconds": round(pl_module.train_seconds, 3),  # type: ignore[arg-type]
             "audio_seconds_trained": round(pl_module.audio_seconds_trained, 3),  # type: ignore[arg-type]
         }
-        known = {n: v for n, v in trainer.callback_metrics.items() if self._validated or not n.startswith("val/")}
+        told: set[str] = pl_module.told  # type: ignore[assignment]
+        known = {
+            name: value
+            for name, value in trainer.callback_metrics.items()
+            if (self._validated if name.startswith("val/") else name in told)
+        }
         self._validated = False
         self._rows.append(row | {n: f"{float(v):.9g}" for n, v in sorted(known.items())})
         # A column may appear late: validation need not come every epoch.

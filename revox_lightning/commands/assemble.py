@@ -18,11 +18,9 @@ from revox_lightning.models.contract import Net
 from revox_lightning.models.delay_line import DelayLine
 from revox_lightning.models.delayed import Delayed
 from revox_lightning.models.each_channel import EachChannel
-from revox_lightning.models.effect_tcn import EndToEnd
 from revox_lightning.models.fir import FIR
 from revox_lightning.models.linear_start import LinearStart
 from revox_lightning.models.series import Series
-from revox_lightning.models.style_controller import SmallController
 from revox_lightning.runs import RunFolder, file_name
 
 if TYPE_CHECKING:  # seconds of imports that a command which only plays a net does without
@@ -195,6 +193,9 @@ def fit_linear_start(net: Net, correlations: list[Correlations]) -> None:
 
 def practise(system: System, data: PairData) -> None:
     """Where a style net's controller can learn equalisers without audio, it does."""
+    from revox_lightning.models.effect_tcn import EndToEnd
+    from revox_lightning.models.style_controller import SmallController
+
     net: Any = system.net
     steps = system.objective.practice_steps
     if not steps or not isinstance(net.controller, SmallController) or isinstance(net.processor, EndToEnd):

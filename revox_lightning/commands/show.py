@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 from typing import Any
 
@@ -22,7 +23,9 @@ def show(cfg: DictConfig) -> dict[str, Any]:
     if cfg.get("parts"):
         raise UserError(f"{cfg.name} is put together of {', '.join(cfg.parts.values())}: show those with model=NAME.")
     backend.choose(cfg.kernels)
-    assemble.build_source(cfg)
+    with tempfile.TemporaryDirectory() as scratch:  # nothing is kept of what is looked at
+        cfg.data.cache_dir = scratch
+        assemble.build_source(cfg)
     cfg.audio_channels = cfg.model.get("channels", 1)
     net = assemble.build_net(cfg).eval()
     assemble.divide_threads(cfg, net)
