@@ -21,8 +21,8 @@ from scipy.stats import spearmanr
 from revox_lightning import audio
 from revox_lightning.commands import assemble
 from revox_lightning.data import dry
-from revox_lightning.data.corruption import at_peak
-from revox_lightning.dsp import effects, tape_effect
+from revox_lightning.data.corruption import at_peak, on_tape
+from revox_lightning.dsp import effects
 from revox_lightning.report import table
 
 SECONDS, UNHEARD = 10.0, 900_000_000  # seeds from here on
@@ -55,19 +55,11 @@ def recover(net: torch.nn.Module, kind: str, rate_hz: int, settings: int) -> tup
     for n, p in enumerate(truth):
         reference = references[n % len(references)]
         x = inputs[(n % len(references) + 1 + n // len(references)) % len(inputs)]
-        wet = _taped(at_peak(np.asarray(reference, float)), p, rate_hz, seed=n)
+        wet = on_tape(at_peak(np.asarray(reference, float)), rate_hz, p, seed=n)[0]
         heard = (torch.from_numpy(at_peak(np.asarray(part, float))).float()[None, None] for part in (x, wet))
         with torch.inference_mode():
             guess.append(net(*heard)[1][0, -len(effects.TAPE) :].double().numpy())
     return [_row(knob, truth[:, k], np.array(guess)[:, k]) for k, knob in enumerate(effects.TAPE)], settings
-
-
-def _taped(x: np.ndarray, p: np.ndarray, rate_hz: int, seed: int) -> np.ndarray:
-    """x (time,) on the tape, its hiss told where the programme peaks at -12 dBFS."""
-    knobs = effects.denormalised(torch.from_numpy(p)[None], effects.TAPE)
-    hiss_dbfs, knobs["hiss_dbfs"] = knobs["hiss_dbfs"], torch.full((1,), tape_effect.QUIETEST_DBFS, dtype=torch.float64)
-    y = at_peak(tape_effect.taped(torch.from_numpy(x)[None, None], rate_hz, *knobs.values(), seed=seed).numpy())
-    return tape_effect.hissing(torch.from_numpy(y), rate_hz, hiss_dbfs, seed)[0, 0].numpy()
 
 
 def _row(knob: effects.Parameter, truth: np.ndarray, guess: np.ndarray) -> dict:

@@ -178,12 +178,17 @@ def taped(x: np.ndarray, sample_rate_hz: int, rng: np.random.Generator) -> tuple
     p[_TAPE_KNOBS.index("wow_percent")] **= 2
     if np.abs(x).max(initial=0.0) < _SILENCE:
         return x, np.zeros_like(p), 0.0
+    y, gain_db = on_tape(x, sample_rate_hz, p, seed)
+    return y, p, gain_db
+
+
+def on_tape(x: np.ndarray, sample_rate_hz: int, p: np.ndarray, seed: int) -> tuple[np.ndarray, float]:
+    """x (time,) from a tape of knobs p (4,), its hiss told below a programme that peaks at -12 dBFS; how far x rose."""
     silent = np.where(np.array(_TAPE_KNOBS) == "hiss_dbfs", 0, p)
     y = effects.taped(torch.from_numpy(x)[None, None], torch.from_numpy(silent)[None], sample_rate_hz, seed)
     peaked, gain_db = _at_peak(y.numpy())
     told = effects.denormalised(torch.from_numpy(p)[None], effects.TAPE)["hiss_dbfs"]
-    y = tape_effect.hissing(torch.from_numpy(peaked), sample_rate_hz, told, seed)
-    return y[0, 0].numpy(), p, gain_db
+    return tape_effect.hissing(torch.from_numpy(peaked), sample_rate_hz, told, seed)[0, 0].numpy(), gain_db
 
 
 def _as_long(x: np.ndarray, samples: int) -> np.ndarray:
