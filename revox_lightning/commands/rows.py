@@ -137,6 +137,5 @@ def missing(option: str, path: str | None, files: Sequence[str], source: str) ->
 def checked(path: Path, sha256: dict[str, str | None]) -> None:
     """Raises UserError where a file is another than the one that was published; None stands for no published sum."""
     for name, expected in sha256.items():
-        found = identity.file_hash(path / name)
-        if expected is not None and found != expected:
+        if expected is not None and (found := identity.file_hash(path / name)) != expected:
             raise UserError(f"{path / name} is not the published file: its SHA-256 is {found}, not {expected}.")
