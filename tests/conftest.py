@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+import numba
 import pytest
 import torch
 
@@ -10,14 +11,17 @@ from revox_lightning import audio
 from revox_lightning.kernels import backend
 
 os.environ["WANDB_MODE"] = "offline"
+numba.set_num_threads(1)  # before torch's: numba's start sets these, too
 torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)
-def _kernel_threads():
+def _threads():
     """A run divides the threads of the whole process: not for the next test."""
     yield
     backend.set_threads(None)
+    numba.set_num_threads(1)
+    torch.set_num_threads(1)
 
 
 @pytest.fixture

@@ -1,7 +1,10 @@
 """`kernels=`: what a run was told, what really ran, and that a command may be told otherwise."""
 
 import json
+import os
 import re
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -126,3 +129,19 @@ def test_a_kernel_knows_the_options_it_was_compiled_with(tmp_path, monkeypatch):
 def test_another_device_computes_with_torch():
     told = identity.computed(Recurrent(), torch.device("meta"), "16-mixed")
     assert (told["kernels"], told["computed/device"], told["computed/precision"]) == ("torch", "meta", "16-mixed")
+
+
+def test_numbas_first_parallel_loop_leaves_torch_the_threads_that_it_was_given():
+    program = """
+import torch
+from revox_lightning.commands import assemble, settings
+from revox_lightning.dsp import biquads
+from revox_lightning.models.recurrent import Recurrent
+assemble.divide_threads(settings.composed(["model=lstm", "system.threads=1"]), Recurrent())
+sections = torch.tensor([1.0, 0, 0, 1, 0, 0]).repeat(2, 1, 1)
+biquads.filtered(torch.ones(2, 1, 8), sections)
+print(torch.get_num_threads())
+"""
+    environment = os.environ | {"NUMBA_NUM_THREADS": "3"}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "1"

@@ -216,9 +216,17 @@ def divide_threads(cfg: DictConfig, net: Net) -> None:
     if not isinstance(wanted, int) or not 1 <= wanted <= _MOST_THREADS:  # OpenMP ends the process over more
         raise UserError(f"system.threads={wanted}: give a whole number from 1 to {_MOST_THREADS}, or null.")
     backend.set_threads(wanted)
+    _share_with_numba(wanted)
     compiled = backend.computes(net)
     slow = net.receptive_field is None and not cfg.system.threads
     torch.set_num_threads(1 if compiled or slow else wanted)
+
+
+def _share_with_numba(threads: int) -> None:
+    """Numba's parallel loops get so many; their first one would give torch as many as the machine has, and other sums."""
+    import numba
+
+    numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
 
 
 def build_system(cfg: DictConfig, net: Net) -> System:
