@@ -223,7 +223,7 @@ def divide_threads(cfg: DictConfig, net: Net) -> None:
 
 
 def _share_with_numba(threads: int) -> None:
-    """Numba's parallel loops get so many; their first one would give torch as many as the machine has, and other sums."""
+    """Numba's parallel loops get so many; their first one would give torch all cores, and so other sums."""
     import numba
 
     numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
