@@ -32,7 +32,7 @@ class Corruption:
     a compressor (3 of 4). Of the augmented ones, a share ``ends_early`` has nothing above a frequency that is
     drawn, as many recordings have; the paper has none. ``paper_exact`` keeps a slip of the authors' code: the
     target's level before its compressor is not set. With ``chain`` tape the target is then played by a tape (3 of
-    4).
+    4), and every other one has no equaliser and no compressor.
 
     ``truth`` is what a chain of equaliser and compressor has to do to the input, as far as that is known: the
     response in dB at the centres of `style_bands` (96,), then the compressor's knobs in their units (6,; none is
@@ -61,12 +61,13 @@ class Corruption:
             heard, rises_db = _at_peak(heard)
         if rng.random() < 0.1:
             heard = expanded(heard, rate_hz, rng)
-        if rng.random() < 0.75:
+        produced = not self._taped or rng.random() < 0.5
+        if produced and rng.random() < 0.75:
             wanted, told[1] = self._equalised(wanted, rng)
             if not self._paper_exact:
                 wanted, risen_db = _at_peak(wanted)
                 rises_db -= risen_db
-        if rng.random() < 0.75:
+        if produced and rng.random() < 0.75:
             wanted, knobs = compressed(wanted, rate_hz, rng)
         tape = []
         if self._taped:
@@ -172,10 +173,9 @@ def expanded(x: np.ndarray, sample_rate_hz: int, rng: np.random.Generator) -> np
 def taped(x: np.ndarray, sample_rate_hz: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, float]:
     """x (time,) from a tape as chance has it, its knobs (4,) between 0 and 1, and how many dB its programme rose.
 
-    Small wow is the more likely. The programme's peak is put at -12 dBFS, and the hiss is as told below that.
+    The programme's peak is put at -12 dBFS, and the hiss is as told below that.
     """
     p, seed = rng.random(len(effects.TAPE)), int(rng.integers(2**31))
-    p[_TAPE_KNOBS.index("wow_percent")] **= 2
     if np.abs(x).max(initial=0.0) < _SILENCE:
         return x, np.zeros_like(p), 0.0
     y, gain_db = on_tape(x, sample_rate_hz, p, seed)

@@ -35,6 +35,7 @@ _WOW_HZ, _WOW_GRID_HZ, _WOW_LAST_HZ = (0.5, 6.0), 200.0, 60.0
 _PAD = 4096  # samples of silence that keep a signal's end from its beginning
 _TINY = 1e-12
 _PHASES = 1024
+_SUMS = {"reassoc", "contract"}  # in any order: several at once
 
 
 def taped(
@@ -199,7 +200,7 @@ def _read_rows(x, moved, table, y):  # pragma: no cover
         _read(x[row], moved[row], table, y[row])
 
 
-@njit(cache=True)
+@njit(cache=True, fastmath=_SUMS)
 def _read(x, moved, table, y):  # pragma: no cover
     channels, time = x.shape
     half, phases = table.shape[1] // 2, table.shape[0] - 1
@@ -210,13 +211,16 @@ def _read(x, moved, table, y):  # pragma: no cover
         whole = int(np.floor(place))
         entry = min(int((place - whole) * phases), phases - 1)
         share, first = (place - whole) * phases - entry, whole + 1 - half
-        for k in range(max(0, -first), min(2 * half, time - first)):
-            weight = table[entry, k] + share * (table[entry + 1, k] - table[entry, k])
-            for channel in range(channels):
-                y[channel, n] += weight * x[channel, first + k]
+        low, high = max(0, -first), min(2 * half, time - first)
+        here, after = table[entry, low:high], table[entry + 1, low:high]
+        for channel in range(channels):
+            around, total = x[channel, first + low : first + high], 0.0
+            for k in range(high - low):
+                total += (here[k] + share * (after[k] - here[k])) * around[k]
+            y[channel, n] = total
 
 
-@njit(cache=True, parallel=True)
+@njit(cache=True, parallel=True, fastmath=_SUMS)
 def _read_back(x, moved, dy, table):  # pragma: no cover
     batch, channels, time = x.shape
     half, phases = table.shape[1] // 2, table.shape[0] - 1
@@ -229,10 +233,14 @@ def _read_back(x, moved, dy, table):  # pragma: no cover
             whole = int(np.floor(place))
             entry = min(int((place - whole) * phases), phases - 1)
             share, first = (place - whole) * phases - entry, whole + 1 - half
-            for k in range(max(0, -first), min(2 * half, time - first)):
-                slope = table[entry + 1, k] - table[entry, k]
-                weight = table[entry, k] + share * slope
-                for channel in range(channels):
-                    dx[row, channel, first + k] += weight * dy[row, channel, n]
-                    found[row, n] -= phases * slope * x[row, channel, first + k] * dy[row, channel, n]
+            low, high = max(0, -first), min(2 * half, time - first)
+            here, after = table[entry, low:high], table[entry + 1, low:high]
+            for channel in range(channels):
+                around, back, total = x[row, channel, first + low : first + high], dy[row, channel, n], 0.0
+                from_here = dx[row, channel, first + low : first + high]
+                for k in range(high - low):
+                    slope = after[k] - here[k]
+                    from_here[k] += (here[k] + share * slope) * back
+                    total += slope * around[k]
+                found[row, n] -= phases * total * back
     return dx, found
