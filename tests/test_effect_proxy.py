@@ -16,7 +16,6 @@ from revox_lightning.commands import assemble, paper, proxies, rows, settings, s
 from revox_lightning.data.effect_settings import EffectSettings
 from revox_lightning.dsp import effects
 from revox_lightning.errors import UserError
-from revox_lightning.models import effect_proxy
 from revox_lightning.models.effect_proxy import EffectProxy, FullHybrid, HalfHybrid, NeuralProxy
 from revox_lightning.objectives.effect_proxy import EffectProxyObjective
 from revox_lightning.runs import RunFolder
@@ -40,7 +39,7 @@ def tiny(strategy, **more):
 
 
 def test_proxies_have_their_published_sizes():
-    sizes = {effect: sum(p.numel() for p in EffectProxy(effect).parameters()) for effect in effect_proxy.EFFECTS}
+    sizes = {effect: sum(p.numel() for p in EffectProxy(effect).parameters()) for effect in effects.EFFECTS}
     assert sizes == {"equaliser": 171_137, "compressor": 164_993}
     assert EffectProxy("equaliser").receptive_field == 7021
     assert EffectProxy("equaliser", width=1).multiply_adds_per_sample == 4 * (13 + 1) + 1
@@ -50,7 +49,7 @@ def test_proxies_have_their_published_sizes():
 
 def test_makeup_gain_is_applied_and_not_learned():
     net, p = EffectProxy("compressor", width=4).eval(), knobs(2, 6)
-    p[:, -1] = effect_proxy.NO_MAKEUP
+    p[:, -1] = effects.NO_MAKEUP
     louder = p.clone()
     louder[:, -1] += 6.0 / 96.0
     x = noise(2, 2, 500)
@@ -74,7 +73,7 @@ def test_full_hybrid_sounds_like_the_effects_and_learns_from_the_proxies():
     assert (y - exact).abs().max() < 1e-6 * max(exact.abs().max().item(), 1)
     (y * w).sum().backward()
     # By hand: back through the compressor's proxy at the equaliser's exact output, then through the equaliser's.
-    between = effect_proxy.exactly("equaliser", x, p.detach()[:, :18], RATE_HZ).requires_grad_()
+    between = effects.one_exactly("equaliser", x, p.detach()[:, :18], RATE_HZ).requires_grad_()
     q = p.detach().clone().requires_grad_()
     (net.compressor(between, q[:, 18:]) * w).sum().backward()
     (net.equaliser(x, q[:, :18]) * between.grad).sum().backward()
@@ -103,7 +102,7 @@ def test_a_proxy_knows_one_rate_and_the_effects_any():
     assert tiny(FullHybrid).eval()(noise(1, 1, 100), knobs(1), 44_100).shape == (1, 1, 100)
 
 
-@pytest.mark.parametrize("effect", effect_proxy.EFFECTS)
+@pytest.mark.parametrize("effect", effects.EFFECTS)
 def test_pairs_are_an_effect_at_settings_that_are_told(effect):
     make, x = EffectSettings(effect, RATE_HZ), noise(4000).double().numpy()
     (dry, wet, p), again, other = (make(x, np.random.default_rng(seed), True) for seed in (0, 0, 1))
@@ -182,10 +181,10 @@ def test_a_style_net_takes_its_proxies_from_their_runs_and_needs_them_no_more(tm
 
 
 def test_a_proxy_that_is_missing_or_of_another_kind_is_one_sentence(tmp_path):
-    for effect in effect_proxy.EFFECTS:
+    for effect in effects.EFFECTS:
         a_run(tmp_path / effect, effect)
     a_run(tmp_path / "fast", "equaliser", rate_hz=48_000)
-    here = {effect: tmp_path / effect for effect in effect_proxy.EFFECTS}
+    here = {effect: tmp_path / effect for effect in effects.EFFECTS}
     for runs, says in (
         ({}, r"the equaliser needs .* model.effect=equaliser, then \+model.processor.equaliser_run="),
         ({"equaliser": here["equaliser"]}, r"the compressor needs .*\+model.processor.compressor_run="),
@@ -230,7 +229,7 @@ def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("proxies")
     words = [*SHORT, f"data.cache_dir={folder / 'cache'}"]
     found = {}
-    for effect in effect_proxy.EFFECTS:
+    for effect in effects.EFFECTS:
         own = ["model=effect_proxy", f"model.effect={effect}", "model.width=4", f"run_dir={folder / effect}"]
         found[effect] = train(settings.composed([*own, *words]), folder / effect)
     return folder, words, found
@@ -253,7 +252,7 @@ def test_every_strategy_trains_plays_and_goes_on(trained, strategy):
 
     folder, words, _ = trained
     place = folder / strategy.__name__
-    runs = {effect: folder / effect for effect in effect_proxy.EFFECTS}
+    runs = {effect: folder / effect for effect in effects.EFFECTS}
     target = f"model.processor._target_=revox_lightning.models.effect_proxy.{strategy.__name__}"
     told = [f"+model.processor.{effect}_run='{path}'" for effect, path in runs.items()]
     cfg = settings.composed(["model=style_transfer", target, *told, *words, f"run_dir={place}"])

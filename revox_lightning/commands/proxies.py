@@ -9,9 +9,10 @@ from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 
 from revox_lightning.commands import assemble
+from revox_lightning.dsp import effects
 from revox_lightning.errors import UserError
 from revox_lightning.models.contract import Net
-from revox_lightning.models.effect_proxy import EFFECTS, EffectProxy, NeuralProxy
+from revox_lightning.models.effect_proxy import EffectProxy, NeuralProxy
 from revox_lightning.runs import RunFolder
 
 
@@ -25,7 +26,7 @@ def take_over(cfg: DictConfig) -> dict[str, EffectProxy]:
     if node is None or not _learns_by_proxy(str(node.get("_target_"))):
         return {}
     found = {}
-    for effect in EFFECTS:
+    for effect in effects.EFFECTS:
         option = f"model.processor.{effect}_run"
         path = node.get(f"{effect}_run")
         if path is None:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from revox_lightning.data.corruption import at_peak
-from revox_lightning.models import effect_proxy
+from revox_lightning.dsp import effects
 
 _PEAKS_DBFS = (-24.0, -12.0)
 
@@ -29,8 +29,8 @@ class EffectSettings:
         self, x: np.ndarray, rng: np.random.Generator, augment: bool
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         x = at_peak(x, rng.uniform(*_PEAKS_DBFS))
-        p = rng.random(len(effect_proxy.EFFECTS[self.effect][0]), dtype=np.float32)
+        p = rng.random(len(effects.EFFECTS[self.effect][0]), dtype=np.float32)
         if self.effect == "compressor":
-            p[-1] = effect_proxy.NO_MAKEUP
+            p[-1] = effects.NO_MAKEUP
         told = torch.from_numpy(x)[None, None], torch.from_numpy(p)[None]
-        return x, effect_proxy.exactly(self.effect, *told, self.sample_rate_hz)[0, 0].numpy(), p
+        return x, effects.one_exactly(self.effect, *told, self.sample_rate_hz)[0, 0].numpy(), p

@@ -134,3 +134,16 @@ def render_exactly(x: Tensor, p: Tensor, sample_rate_hz: float) -> Tensor:
     rows = [biquads.filtered_exactly(*row) for row in zip(x.numpy(), coefficients, strict=True)]
     y = compressed(torch.from_numpy(np.stack(rows)), p[:, n:knobs], sample_rate_hz)
     return (taped(y, p[:, knobs:], sample_rate_hz) if p.shape[1] > knobs else y).to(like)
+
+
+EFFECTS = {  # what an effect's knobs are, and what it makes of a signal
+    "equaliser": (EQUALISER, equalised),
+    "compressor": (COMPRESSOR, compressed),
+}
+NO_MAKEUP = 0.5  # the compressor's last knob, at 0 dB
+
+
+@torch.no_grad()
+def one_exactly(effect: str, x: Tensor, p: Tensor, sample_rate_hz: float) -> Tensor:
+    """x (batch, channels, time) through one of `EFFECTS`, p (batch, knobs), in double precision; no gradients."""
+    return EFFECTS[effect][1](x, p.double(), sample_rate_hz)

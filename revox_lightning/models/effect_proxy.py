@@ -15,18 +15,6 @@ from revox_lightning.dsp import effects
 from revox_lightning.errors import UserError
 from revox_lightning.models.effect_tcn import EffectTCN
 
-EFFECTS = {  # what an effect's knobs are, and what it makes of a signal
-    "equaliser": (effects.EQUALISER, effects.equalised),
-    "compressor": (effects.COMPRESSOR, effects.compressed),
-}
-NO_MAKEUP = 0.5  # the compressor's last knob, at 0 dB
-
-
-@torch.no_grad()
-def exactly(effect: str, x: Tensor, p: Tensor, sample_rate_hz: float) -> Tensor:
-    """x (batch, channels, time) through an effect of `EFFECTS`, p (batch, knobs), in double precision; no gradients."""
-    return EFFECTS[effect][1](x, p.double(), sample_rate_hz)
-
 
 class EffectProxy(nn.Module):
     """``net(x, p) -> y``: what an equaliser (171,137 parameters) or a compressor (164,993) would make of x.
@@ -40,10 +28,10 @@ class EffectProxy(nn.Module):
 
     def __init__(self, effect: str, width: int = 64, sample_rate_hz: int = 24_000) -> None:
         super().__init__()
-        if effect not in EFFECTS:
-            raise UserError(f"model.effect={effect}: choose one of {', '.join(EFFECTS)}.")
+        if effect not in effects.EFFECTS:
+            raise UserError(f"model.effect={effect}: choose one of {', '.join(effects.EFFECTS)}.")
         self.effect, self.sample_rate_hz = effect, sample_rate_hz
-        self.net = EffectTCN(len(EFFECTS[effect][0]), width)
+        self.net = EffectTCN(len(effects.EFFECTS[effect][0]), width)
         self.channels, self.controls, self.side_channels = 1, 0, 0
         self.receptive_field = EffectTCN.receptive_field
         self.latency_samples = 0
@@ -56,7 +44,7 @@ class EffectProxy(nn.Module):
             return self.net(x, p)
         makeup = effects.COMPRESSOR[-1]
         gain = 10 ** ((makeup.low + p[:, -1] * (makeup.high - makeup.low)) / 20)
-        told = torch.cat((p[:, :-1], torch.full_like(p[:, -1:], NO_MAKEUP)), 1)
+        told = torch.cat((p[:, :-1], torch.full_like(p[:, -1:], effects.NO_MAKEUP)), 1)
         return gain[:, None, None] * self.net(x, told)
 
 
@@ -109,7 +97,7 @@ class FullHybrid(HalfHybrid):
     """NP-FH: what is heard is always the exact effects'; only the gradients are the proxies', effect by effect."""
 
     def _through(self, net: EffectProxy, x: Tensor, p: Tensor) -> Tensor:
-        return _InPlaceOf.apply(net(x, p), exactly(net.effect, x, p, net.sample_rate_hz))  # type: ignore[return-value]
+        return _InPlaceOf.apply(net(x, p), effects.one_exactly(net.effect, x, p, net.sample_rate_hz))  # type: ignore[return-value]
 
 
 class _InPlaceOf(torch.autograd.Function):
