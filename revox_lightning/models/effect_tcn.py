@@ -28,7 +28,7 @@ class _Block(nn.Module):
     def forward(self, x: Tensor, p: Tensor) -> Tensor:
         gain, offset = self.told(p)[..., None].chunk(2, dim=1)  # each (batch, width, 1)
         z = self.norm(self.convolution(nn.functional.pad(x, (self._past, 0))))
-        return self.activation(gain * z + offset) + self.residual(x)
+        return self.activation(gain * z + offset) + x * self.residual.weight[:, 0]  # far faster than as a convolution
 
 
 class EffectTCN(nn.Module):
