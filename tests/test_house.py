@@ -44,6 +44,7 @@ def test_a_file_imports_only_from_floors_below_and_its_own_guests(path):
         parts = name.split(".")
         if parts[0] == "revox_lightning" and len(parts) > 1:
             assert FLOORS.get(parts[1], 0) <= floor, f"{path} (floor {floor}) imports {name}"
+            assert {room(path), parts[1]} != {"data", "models"}, f"{path} imports {name}: data serves any model"
         allowed = GUESTS.get(parts[0])
         if isinstance(allowed, int):
             assert floor >= allowed, f"{path} imports {name}, a guest from floor {allowed} on"
