@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 import random
@@ -13,28 +12,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import fuzz_runs
+import fuzz_sounds
 import mutations
-import numpy as np
 import torch
 import yaml
 from omegaconf import OmegaConf
 
-from revox_lightning import audio
 from revox_lightning.capture import layout
-from revox_lightning.commands import assemble, paper, score, settings, subjects, sweep, sync, transfer
+from revox_lightning.commands import paper, score, settings, subjects, sweep, sync, transfer
 from revox_lightning.data import bench, recordings, trajectories
 from revox_lightning.dsp import effects
-from revox_lightning.export import captures, keras_json, mikkonen, mikkonen_unet, nam, wavenetva, wright
-from revox_lightning.models.conv_net import ConvNet
-from revox_lightning.models.fir import FIR
-from revox_lightning.models.nam_wavenet import NAMWaveNet, nam_wavenet
-from revox_lightning.models.recurrent import Recurrent, nam_lstm
-from revox_lightning.models.unet_1d import UNet1d
-from revox_lightning.models.wavenet import WaveNet
-from revox_lightning.report import data_sheet, leaderboard, page_table, ratings, ratings_table, references, stimuli
-from revox_lightning.runs import RunFolder, read_checkpoint
-
-RATE_HZ = 8000
+from revox_lightning.export import mikkonen_unet
+from revox_lightning.report import data_sheet, ratings, ratings_table, references
 
 
 class Reader(NamedTuple):
@@ -45,202 +35,6 @@ class Reader(NamedTuple):
     originals: Callable[[Path], list[Path]]
     read: Callable[[Path], Any]
     name: str | None = None
-
-
-def _sounds(suffix: str, subtypes: tuple[str, ...]) -> Callable[[Path], list[Path]]:
-    def write(folder: Path) -> list[Path]:
-        x = 0.3 * torch.randn(2, 3000, generator=torch.Generator().manual_seed(0))
-        paths = [folder / f"{n}{suffix}" for n in range(2 * len(subtypes))]
-        for n, path in enumerate(paths):
-            audio.write(path, x[: 1 + n % 2].clamp(-1, 1), RATE_HZ, subtypes[n // 2])
-        return paths
-
-    return write
-
-
-def _sound(path: Path) -> None:
-    told = audio.info(path)
-    if told.frames < 2**22:  # longer ones go block by block, as they do wherever length is not known
-        whole = audio.read(path)
-        assert whole.shape == (told.channels, told.frames) and torch.isfinite(whole).all()
-    assert sum(
-        1 for _, block in zip(range(50), audio.blocks(path, 1000), strict=False) if block.shape[0] == told.channels
-    )
-    audio.read(path, 10, 100)
-
-
-def _whole_sound(path: Path) -> None:
-    audio.read(path)
-
-
-def _manifests(folder: Path) -> list[Path]:
-    _sounds(".wav", ("PCM_16",))(folder)
-    rows = [["dry", "wet", "split", "start_seconds", "end_seconds", "delay_samples", "trajectory", "gain"]]
-    rows += [
-        ["0.wav", "0.wav", split, "0", "0.1", "0", "", str(n / 3)] for n, split in enumerate(("train", "val", "test"))
-    ]
-    with open(folder / "pairs.csv", "w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows(rows)
-    return [folder / "pairs.csv"]
-
-
-def _manifest(path: Path) -> None:
-    source = recordings.Recordings(manifest=str(path))
-    assert all(take.start < take.stop for take in source.takes())
-    str(source.knobs).encode(errors="replace")
-
-
-def _floors(folder: Path) -> list[Path]:
-    (folder / "floor.json").write_text(json.dumps({"mean_square": [1e-6, None]}))
-    return [folder / "floor.json"]
-
-
-def _trajectories(folder: Path) -> list[Path]:
-    np.savez(folder / "a.npz", delay_samples=np.linspace(0, 9, 500), sample_rate_hz=RATE_HZ)
-    np.savez_compressed(folder / "b.npz", delay_samples=np.linspace(0, 9, 500).astype(np.float32))
-    return [folder / "a.npz", folder / "b.npz"]
-
-
-def _nams(folder: Path) -> list[Path]:
-    torch.manual_seed(0)
-    nets = [
-        NAMWaveNet((3, 2), ([1, 2], [4])),
-        nam_wavenet("a2_lite"),
-        nam_lstm("nano"),
-        ConvNet(3, [1, 2]),
-        FIR(20, bias=True),
-    ]
-    for n, net in enumerate(nets):
-        nam.write(net.eval(), folder / f"{n}.nam", 48_000, {"name": "it"})
-    return sorted(folder.glob("*.nam"))
-
-
-def _jsons(folder: Path) -> list[Path]:
-    torch.manual_seed(0)
-    keras_json.write(Recurrent("gru", hidden=4, skip=False), folder / "rtneural.json")
-    keras_json.write(ConvNet(3, [1, 2]).eval(), folder / "convolutions.json")
-    keras_json.write_aidax(Recurrent(hidden=8), folder / "aidax.json", {"samplerate": "48000"})
-    wright.write(Recurrent(hidden=4), folder / "proteus.json")
-    net, found = WaveNet([1, 2], width=2, kernel=2), []
-    for name, value in net.state_dict().items():
-        layer, *number, kind = name.split(".")
-        index = number[0] if number else {"input": "-1", "mixer": "2"}[layer]
-        label = ("W" if kind == "weight" else "b") + {"gated": "_conv", "residual": "_out"}.get(layer, "")
-        found.append({"layer_idx": index, "name": label, "data": value.permute(*reversed(range(value.ndim))).tolist()})
-    shape = {
-        "activation": "gated",
-        "input_channels": 1,
-        "output_channels": 1,
-        "residual_channels": 2,
-        "filter_width": 2,
-    }
-    (folder / "wavenet.json").write_text(json.dumps(shape | {"dilations": [1, 2], "variables": found}))
-    assert set(json.loads((folder / "wavenet.json").read_text())) >= set(wavenetva.KEYS)
-    return sorted(folder.glob("*.json"))
-
-
-def _capture(path: Path) -> None:
-    found = captures.read(path)
-    knobs = torch.zeros(1, found.net.controls) if found.net.controls else None
-    with torch.no_grad():
-        assert found.net(torch.zeros(1, 1, 10), knobs)[0].shape == (1, 1, 10)
-
-
-def _tape_models(folder: Path) -> list[Path]:
-    net = Recurrent("gru", 4, skip=False)
-    named = {name.replace("rec.", "GRU.").replace("lin.", "output."): value for name, value in net.state_dict().items()}
-    np.savez(folder / "gru.npz", **{f"GRU_ESR_a/{name}": value.numpy() for name, value in named.items()})
-    return [folder / "gru.npz"]
-
-
-def _tape_model(path: Path) -> None:
-    for name in mikkonen.names(path):
-        mikkonen.load(path, name)
-
-
-def _unets(folder: Path) -> list[Path]:
-    """A net of two levels under the published names, whose way up is counted from the bottom."""
-    block = {"scale": "film.output_layer", "enter": "first_conv.1", "around": "res_conv"}
-    known = {
-        "embed.frequency": "embedding.RFF_freq", "first.weight": "init_conv.weight",
-        "write_in.0.weight": "downs.0.2.conv1x1.weight", "read_out.0.weight": "ups.0.2.conv1x1.weight",
-    }  # fmt: skip
-    arrays = {}
-    for name, value in UNet1d((4, 6), (2, 2), 8).state_dict().items():
-        room, *rest = name.split(".")
-        theirs = known.get(name) or name.replace("embed.layers", "embedding.MLP")
-        if room in ("down", "up", "middle"):
-            index, part, *tail = ["0", *rest] if room == "middle" else rest
-            tail = [*tail[:-1], "conv", tail[-1]] if part == "layers" and tail[-1] == "weight" else tail
-            at = 1 - int(index) if room == "up" else int(index)
-            theirs = ".".join([room + "s" * (room != "middle"), str(at), "0", block.get(part, "H"), *tail])
-        arrays[theirs] = value.numpy()
-    np.savez(folder / "unet.npz", **arrays)
-    return [folder / "unet.npz"]
-
-
-CONFIG: dict[str, Any] = {
-    "name": "lstm", "task": "effect", "seed": 0, "size": 4, "monitor": "val/esr", "kernels": "torch", "run_dir": "x",
-    "parts": None, "linear_start": False, "linear_filter": {"taps": 16, "lookahead_samples": 0, "trainable": False},
-    "delay_line": {"interpolation": None, "max_delay_samples": 64}, "audio_channels": 1, "knobs": [],
-    "model": {"_target_": "revox_lightning.models.recurrent.Recurrent", "unit": "lstm", "hidden": 4, "layers": 1,
-              "skip": True, "channels": 1, "controls": 0},
-    "system": {"threads": 1}, "data": {"_target_": "revox_lightning.data.module.PairData", "sample_rate_hz": RATE_HZ,
-              "source": {"_target_": "revox_lightning.data.recordings.Recordings", "root": "/songs"}},
-}  # fmt: skip
-FIGURES = {
-    "test/esr": 0.1, "test/esr_gain_aligned": 0.1, "test/mrstft": 1.5, "test/lufs_error_db": -0.25, "test/esr_dry": 0.2,
-    "test/esr_linear": 0.1, "test/esr_floor": 1e-4, "parameters": 1000, "multiply_adds_per_sample": 90,
-    "real_time_factor": 12.5, "train_seconds": 60.0, "name": "lstm",
-}  # fmt: skip
-
-
-def run_folder(folder: Path) -> Path:
-    """A small finished run, with weights and linear filters."""
-    folder.mkdir(parents=True, exist_ok=True)
-    torch.manual_seed(0)
-    (folder / "config.yaml").write_text(yaml.safe_dump(CONFIG))
-    (folder / "metrics.json").write_text(json.dumps(FIGURES))
-    (folder / "levels.json").write_text(json.dumps({"train_input_peak_dbfs": -1.0}))
-    lines = "".join(f"{i},{i * 10},{i * 60},{0.1 / (i + 1)}\n" for i in range(5))
-    (folder / "metrics.csv").write_text(f"epoch,train_seconds,audio_seconds_trained,val/esr\n{lines}")
-    (folder / "stretches.csv").write_text("file,error,energy\n0,0.1,1\n0,0.2,1\n1,0.1,2\n")
-    (folder / "checkpoints").mkdir(exist_ok=True)
-    net = Recurrent("lstm", hidden=4)
-    state = {
-        "state_dict": {f"net.{name}": value for name, value in net.state_dict().items()},
-        "epoch": 1,
-        "callbacks": {},
-    }
-    torch.save(state, folder / "checkpoints" / "best.ckpt")
-    torch.save({"linear": {"h": torch.ones(1, 8), "lookahead": 2}}, folder / "checkpoints" / "linear_filters.ckpt")
-    return folder
-
-
-def _of_run(name: str) -> Callable[[Path], list[Path]]:
-    return lambda folder: [run_folder(folder) / name]
-
-
-def _checkpoint(path: Path) -> None:
-    content = read_checkpoint(path)
-    assert isinstance(content["state_dict"], dict)
-    RunFolder(path.parents[1]).load_weights(Recurrent("lstm", hidden=4))  # type: ignore[arg-type]
-
-
-def _report(path: Path) -> None:
-    boards, _ = leaderboard.read([path.parent])
-    for board in boards:
-        for row in board.rows:
-            page_table.table(board).encode()
-            assert row.label and math.isfinite(row.esr)
-    stimuli.systems([path.parent])
-
-
-def _net(path: Path) -> None:
-    net, cfg, folder = assemble.load_run(path.parent, "torch")
-    assert cfg.data.sample_rate_hz and folder.read_json("levels.json") is not None
-    with torch.no_grad():
-        net(torch.zeros(1, net.channels, 10), torch.zeros(1, net.controls) if net.controls else None)
 
 
 def _results(folder: Path) -> list[Path]:
@@ -367,7 +161,7 @@ def _layouts(folder: Path) -> list[Path]:
         "parameters": {"frequency_hz": 1000.0},
     }
     content = {
-        "format": layout.FORMAT, "sample_rate_hz": RATE_HZ, "channels": 2, "samples": 1000, "zero_vu_dbfs": -18.0,
+        "format": layout.FORMAT, "sample_rate_hz": 8000, "channels": 2, "samples": 1000, "zero_vu_dbfs": -18.0,
         "pulses_hz": 10.0, "sections": [section], "loopback_samples": 500, "loopback": [section],
     }  # fmt: skip
     (folder / "tape.json").write_text(json.dumps(content))
@@ -421,25 +215,27 @@ def _change(path: Path) -> None:
 
 m = mutations
 READERS: dict[str, Reader] = {
-    "WAV": Reader(m.of_chunks, _sounds(".wav", ("PCM_16", "PCM_24", "FLOAT")), _sound),
-    "FLAC": Reader(m.of_chunks, _sounds(".flac", ("PCM_16", "PCM_24")), _sound),
-    "FLAC, read whole": Reader(m.of_chunks, _sounds(".flac", ("PCM_16",)), _whole_sound),
-    "AIFF": Reader(m.of_chunks, _sounds(".aiff", ("PCM_16", "FLOAT")), _sound),
-    "Ogg": Reader(m.of_bytes, _sounds(".ogg", ("VORBIS",)), _sound),
-    "manifest": Reader(m.of_csv, _manifests, _manifest),
-    "floor.json": Reader(m.of_json, _floors, lambda path: recordings._floor(path.parent)),
-    "trajectory": Reader(m.of_archive, _trajectories, lambda path: trajectories.load.__wrapped__(path)),
-    ".nam": Reader(m.of_json, _nams, _capture),
-    "JSON models": Reader(m.of_json, _jsons, _capture),
-    "tape models (.npz)": Reader(m.of_archive, _tape_models, _tape_model),
-    "U-Nets (.npz)": Reader(m.of_archive, _unets, mikkonen_unet.load),
-    "checkpoint": Reader(m.of_archive, _of_run("checkpoints/best.ckpt"), _checkpoint),
-    "linear filters": Reader(m.of_archive, _of_run("checkpoints/linear_filters.ckpt"), references.load_filters),
-    "config.yaml, reported": Reader(m.of_yaml, _of_run("config.yaml"), _report),
-    "config.yaml, built": Reader(m.of_yaml, _of_run("config.yaml"), _net),
-    "metrics.json": Reader(m.of_json, _of_run("metrics.json"), _report),
-    "metrics.csv": Reader(m.of_csv, _of_run("metrics.csv"), _report),
-    "stretches.csv": Reader(m.of_csv, _of_run("stretches.csv"), _report),
+    "WAV": Reader(m.of_chunks, fuzz_sounds.sounds(".wav", ("PCM_16", "PCM_24", "FLOAT")), fuzz_sounds.sound),
+    "FLAC": Reader(m.of_chunks, fuzz_sounds.sounds(".flac", ("PCM_16", "PCM_24")), fuzz_sounds.sound),
+    "FLAC, read whole": Reader(m.of_chunks, fuzz_sounds.sounds(".flac", ("PCM_16",)), fuzz_sounds.whole_sound),
+    "AIFF": Reader(m.of_chunks, fuzz_sounds.sounds(".aiff", ("PCM_16", "FLOAT")), fuzz_sounds.sound),
+    "Ogg": Reader(m.of_bytes, fuzz_sounds.sounds(".ogg", ("VORBIS",)), fuzz_sounds.sound),
+    "manifest": Reader(m.of_csv, fuzz_sounds.manifests, fuzz_sounds.manifest),
+    "floor.json": Reader(m.of_json, fuzz_sounds.floors, lambda path: recordings._floor(path.parent)),
+    "trajectory": Reader(m.of_archive, fuzz_sounds.delays, lambda path: trajectories.load.__wrapped__(path)),
+    ".nam": Reader(m.of_json, fuzz_sounds.nams, fuzz_sounds.capture),
+    "JSON models": Reader(m.of_json, fuzz_sounds.jsons, fuzz_sounds.capture),
+    "tape models (.npz)": Reader(m.of_archive, fuzz_sounds.tape_models, fuzz_sounds.tape_model),
+    "U-Nets (.npz)": Reader(m.of_archive, fuzz_sounds.unets, mikkonen_unet.load),
+    "checkpoint": Reader(m.of_archive, fuzz_runs.of_run("checkpoints/best.ckpt"), fuzz_runs.checkpoint),
+    "linear filters": Reader(
+        m.of_archive, fuzz_runs.of_run("checkpoints/linear_filters.ckpt"), references.load_filters
+    ),
+    "config.yaml, reported": Reader(m.of_yaml, fuzz_runs.of_run("config.yaml"), fuzz_runs.report),
+    "config.yaml, built": Reader(m.of_yaml, fuzz_runs.of_run("config.yaml"), fuzz_runs.net),
+    "metrics.json": Reader(m.of_json, fuzz_runs.of_run("metrics.json"), fuzz_runs.report),
+    "metrics.csv": Reader(m.of_csv, fuzz_runs.of_run("metrics.csv"), fuzz_runs.report),
+    "stretches.csv": Reader(m.of_csv, fuzz_runs.of_run("stretches.csv"), fuzz_runs.report),
     "listening results": Reader(m.of_json, _results, _result),
     "knobs of a transfer": Reader(m.of_json, _knobs, _knob),
     "sweep": Reader(m.of_yaml, _sweeps, _sweep),

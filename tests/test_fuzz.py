@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from fuzz_readers import CONFIG, READERS, run_folder
+from fuzz_readers import READERS
+from fuzz_runs import CONFIG, run_folder
 
 from revox_lightning import audio, plain_files
 from revox_lightning.commands import score, settings, sweep_file
@@ -25,6 +26,7 @@ from revox_lightning.data import bench
 from revox_lightning.data.recordings import Recordings
 from revox_lightning.errors import UserError
 from revox_lightning.export import mikkonen, mikkonen_unet
+from revox_lightning.models.recurrent import Recurrent
 from revox_lightning.report import data_sheet, leaderboard, references
 from revox_lightning.runs import RunFolder, load_tensors, read_checkpoint
 
@@ -219,7 +221,7 @@ def test_checkpoints_become_no_larger_than_their_file(tmp_path):
     for state in ([], {3: 4}, {"net.lin.weight": "x"}, {"net.lin.weight": 3}):
         torch.save({"state_dict": state}, run / "checkpoints" / "best.ckpt")
         with pytest.raises(UserError):
-            RunFolder(run).load_weights(fuzz_readers.Recurrent("lstm", hidden=4))
+            RunFolder(run).load_weights(Recurrent("lstm", hidden=4))
     torch.save({"linear": {"h": torch.zeros(()), "lookahead": -1}}, run / "filters.ckpt")
     with pytest.raises(UserError, match="no linear filters"):
         references.load_filters(run / "filters.ckpt")
@@ -280,7 +282,7 @@ def test_names_of_a_bench_that_no_file_can_have(tmp_path):
 
 
 def test_a_net_of_true_layers_plays():
-    assert fuzz_readers.Recurrent(hidden=2, layers=True)(torch.zeros(1, 1, 5))[0].shape == (1, 1, 5)
+    assert Recurrent(hidden=2, layers=True)(torch.zeros(1, 1, 5))[0].shape == (1, 1, 5)
 
 
 def test_cards_and_sheets(tmp_path):

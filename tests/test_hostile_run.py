@@ -10,7 +10,7 @@ import sys
 import pytest
 import torch
 import yaml
-from fuzz_readers import CONFIG, run_folder
+from fuzz_runs import CONFIG, run_folder
 from omegaconf import OmegaConf
 from test_export_command import TINY
 
