@@ -203,19 +203,11 @@ def _read_rows(x, moved, table, y):  # pragma: no cover
 @njit(cache=True, fastmath=_SUMS)
 def _read(x, moved, table, y):  # pragma: no cover
     channels, time = x.shape
-    half, phases = table.shape[1] // 2, table.shape[0] - 1
     for n in range(time):
-        place = n - moved[n]
-        if not -half < place < time + half:
-            continue
-        whole = int(np.floor(place))
-        entry = min(int((place - whole) * phases), phases - 1)
-        share, first = (place - whole) * phases - entry, whole + 1 - half
-        low, high = max(0, -first), min(2 * half, time - first)
-        here, after = table[entry, low:high], table[entry + 1, low:high]
+        start, here, after, share = _taps(n - moved[n], table, time)
         for channel in range(channels):
-            around, total = x[channel, first + low : first + high], 0.0
-            for k in range(high - low):
+            around, total = x[channel, start : start + len(here)], 0.0
+            for k in range(len(here)):
                 total += (here[k] + share * (after[k] - here[k])) * around[k]
             y[channel, n] = total
 
@@ -223,24 +215,30 @@ def _read(x, moved, table, y):  # pragma: no cover
 @njit(cache=True, parallel=True, fastmath=_SUMS)
 def _read_back(x, moved, dy, table):  # pragma: no cover
     batch, channels, time = x.shape
-    half, phases = table.shape[1] // 2, table.shape[0] - 1
+    phases = table.shape[0] - 1
     dx, found = np.zeros_like(x), np.zeros_like(moved)
     for row in prange(batch):
         for n in range(time):
-            place = n - moved[row, n]
-            if not -half < place < time + half:
-                continue
-            whole = int(np.floor(place))
-            entry = min(int((place - whole) * phases), phases - 1)
-            share, first = (place - whole) * phases - entry, whole + 1 - half
-            low, high = max(0, -first), min(2 * half, time - first)
-            here, after = table[entry, low:high], table[entry + 1, low:high]
+            start, here, after, share = _taps(n - moved[row, n], table, time)
             for channel in range(channels):
-                around, back, total = x[row, channel, first + low : first + high], dy[row, channel, n], 0.0
-                from_here = dx[row, channel, first + low : first + high]
-                for k in range(high - low):
+                around, back, total = x[row, channel, start : start + len(here)], dy[row, channel, n], 0.0
+                from_here = dx[row, channel, start : start + len(here)]
+                for k in range(len(here)):
                     slope = after[k] - here[k]
                     from_here[k] += (here[k] + share * slope) * back
                     total += slope * around[k]
                 found[row, n] -= phases * total * back
     return dx, found
+
+
+@njit(cache=True)
+def _taps(place, table, time):  # pragma: no cover
+    """Where a place is read from, its two rows of weights, as far as there is signal, and the second one's share."""
+    half, phases = table.shape[1] // 2, table.shape[0] - 1
+    if not -half < place < time + half:  # nor is it a number, perhaps
+        return 0, table[0, :0], table[0, :0], 0.0
+    whole = int(np.floor(place))
+    entry = min(int((place - whole) * phases), phases - 1)
+    first = whole + 1 - half
+    low, high = max(0, -first), min(2 * half, time - first)
+    return first + low, table[entry, low:high], table[entry + 1, low:high], (place - whole) * phases - entry
