@@ -50,7 +50,7 @@ class SmallEncoder(nn.Module):
         """x (batch, time) -> (batch, embedding)."""
         told = [self._of_bands(x).flatten(1), self._of_level(x)]
         if self._wavers_hz is not None:
-            told.append(torch.log(drift(x, self._wavers_hz) + 0.01) / 2 + 1)
+            told.append(2 * torch.log(drift(x, self._wavers_hz) + 0.01) + 5)  # of the order of one, as the rest
         return torch.cat(told, 1)
 
     def _of_bands(self, x: Tensor) -> Tensor:
