@@ -14,7 +14,6 @@ import re
 import shutil
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -22,7 +21,6 @@ from typing import BinaryIO
 if sys.platform != "win32":
     import fcntl
 
-_FRESH_SECONDS = 1.0  # what is younger may be about to be locked
 _AT_FDCWD, _EXCHANGE = -100, 2  # of Linux's renameat2
 
 
@@ -51,9 +49,10 @@ def begin(path: Path) -> tuple[int, Path]:
     What killed processes left of this file is removed. Raises OSError where the folder cannot be written.
     """
     clear_leftovers(path)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    _lock(handle)
-    return handle, Path(temporary)
+    while True:
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+        if _kept(handle, temporary):
+            return handle, Path(temporary)
 
 
 def publish(handle: int, temporary: Path, path: Path) -> None:
@@ -76,10 +75,8 @@ def whole_folder(path: Path) -> Iterator[Path]:
         aside.rename(path)  # a kill came between the two steps of an exchange
         break
     clear_leftovers(path)
-    part = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part"))
-    handle = os.open(part, os.O_RDONLY)
+    handle, part = _new_folder(path)
     try:
-        _lock(handle)
         yield part
         mask = os.umask(0)
         os.umask(mask)
@@ -99,27 +96,39 @@ def clear_leftovers(path: Path) -> None:
     with contextlib.suppress(OSError), os.scandir(path.parent) as entries:
         for entry in [entry for entry in entries if pattern.fullmatch(entry.name)]:
             with contextlib.suppress(OSError):
-                if _abandoned(entry.path):
-                    shutil.rmtree(entry.path) if entry.is_dir() else os.unlink(entry.path)
+                handle = os.open(entry.path, os.O_RDONLY)
+                try:
+                    if _lock(handle):
+                        shutil.rmtree(entry.path) if entry.is_dir() else os.unlink(entry.path)
+                finally:
+                    os.close(handle)
 
 
-def _abandoned(path: str) -> bool:
-    """Whether nobody holds the lock of a temporary file; where there are no locks, that cannot be known."""
-    if sys.platform == "win32" or time.time() - os.stat(path).st_mtime < _FRESH_SECONDS:
-        return False
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        return _lock(handle)
-    finally:
-        os.close(handle)
+def _new_folder(path: Path) -> tuple[int, Path]:
+    """As `begin`, a folder."""
+    while True:
+        part = tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+        with contextlib.suppress(FileNotFoundError):
+            handle = os.open(part, os.O_RDONLY)
+            if _kept(handle, part):
+                return handle, Path(part)
 
 
-def _lock(handle: int) -> bool:
+def _kept(handle: int, temporary: str) -> bool:
+    """Locks what was just made; False, and it is closed, where another process took it for left over before that."""
+    _lock(handle, waiting=True)
+    if os.path.exists(temporary):
+        return True
+    os.close(handle)
+    return False
+
+
+def _lock(handle: int, waiting: bool = False) -> bool:
     """Takes the lock of an open file; False where another process has it or the file system knows none."""
     if sys.platform == "win32":
         return False
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(handle, fcntl.LOCK_EX | (0 if waiting else fcntl.LOCK_NB))
     except OSError:
         return False
     return True

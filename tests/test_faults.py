@@ -110,7 +110,6 @@ def killed(monkeypatch, tmp_path, write, kills=4):
 
 
 def test_a_job_that_writes_whole_files_passes(monkeypatch, tmp_path):
-    monkeypatch.setattr("revox_lightning.files._FRESH_SECONDS", 0.0)
     tally = killed(monkeypatch, tmp_path, atomically)
     assert (tally.kills, tally.lost, tally.unreadable, tally.differ, tally.problems) == (4, 0, 0, 0.0, [])
 

@@ -85,10 +85,7 @@ def again(path):
 
 
 @pytest.mark.parametrize("name", ["metrics.json", "take.wav", "pairs"])
-def test_what_a_killed_process_left_goes_with_the_next_writing_and_a_living_ones_stays(
-    name, tmp_path, writing, monkeypatch
-):
-    monkeypatch.setattr(files, "_FRESH_SECONDS", 0.0)
+def test_what_a_killed_process_left_goes_with_the_next_writing_and_a_living_ones_stays(name, tmp_path, writing):
     others = [tmp_path / f".{name}.swp", tmp_path / f".{name}.mine.part"]
     for other in others:
         other.touch()
@@ -124,3 +121,19 @@ def test_a_folder_that_was_set_aside_when_the_process_was_killed_comes_back(tmp_
     with pytest.raises(ValueError), whole_folder(tmp_path / "out"):
         raise ValueError
     assert (tmp_path / "out" / "earlier").exists() and not aside.exists()
+
+
+@pytest.mark.parametrize("name", ["metrics.json", "pairs"])
+def test_what_another_took_for_left_over_before_it_was_locked_is_made_anew(name, tmp_path, monkeypatch):
+    """Between the making of a temporary file and its lock another writer may look for what was left."""
+    lock, taken = files._lock, []
+
+    def late(handle, waiting=False):
+        if waiting and not taken:
+            taken.append(1)
+            files.clear_leftovers(tmp_path / name)
+        return lock(handle, waiting)
+
+    monkeypatch.setattr(files, "_lock", late)
+    again(tmp_path / name)
+    assert taken and [path.name for path in tmp_path.iterdir()] == [name]
