@@ -55,6 +55,17 @@ def begin(path: Path) -> tuple[int, Path]:
             return handle, Path(temporary)
 
 
+def begin_folder(path: Path) -> tuple[int, Path]:
+    """As `begin`, a folder."""
+    clear_leftovers(path)
+    while True:
+        part = tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+        with contextlib.suppress(FileNotFoundError):
+            handle = os.open(part, os.O_RDONLY)
+            if _kept(handle, part):
+                return handle, Path(part)
+
+
 def publish(handle: int, temporary: Path, path: Path) -> None:
     """Gives a written temporary file its name, once it is on the disk."""
     os.fsync(handle)
@@ -74,8 +85,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
     for aside in path.parent.glob(f".{glob.escape(path.name)}.*.part.old") if not path.exists() else ():
         aside.rename(path)  # a kill came between the two steps of an exchange
         break
-    clear_leftovers(path)
-    handle, part = _new_folder(path)
+    handle, part = begin_folder(path)
     try:
         yield part
         mask = os.umask(0)
@@ -102,16 +112,6 @@ def clear_leftovers(path: Path) -> None:
                         shutil.rmtree(entry.path) if entry.is_dir() else os.unlink(entry.path)
                 finally:
                     os.close(handle)
-
-
-def _new_folder(path: Path) -> tuple[int, Path]:
-    """As `begin`, a folder."""
-    while True:
-        part = tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-        with contextlib.suppress(FileNotFoundError):
-            handle = os.open(part, os.O_RDONLY)
-            if _kept(handle, part):
-                return handle, Path(part)
 
 
 def _kept(handle: int, temporary: str) -> bool:

@@ -17,7 +17,7 @@ import yaml
 from omegaconf import OmegaConf
 
 from revox_lightning import audio
-from revox_lightning.commands import assemble, evaluate, exits, train, training
+from revox_lightning.commands import assemble, compare, evaluate, exits, train, training
 from revox_lightning.commands.exits import guarded
 from revox_lightning.report import plots
 from revox_lightning.runs import RunFolder
@@ -170,6 +170,20 @@ def test_show_prints_the_network_and_writes_nothing(command, recorded, tmp_path)
     code, out, _ = command("model=tcn", *recorded, "show=true")
     assert code == 0 and "40,897" in out and "302.3" not in out and "1666.6 ms" in out and "multiply-adds" in out
     assert not (tmp_path / "outputs").exists()
+
+
+def test_rows_of_a_multirun_that_was_killed_go_with_the_next_and_those_of_a_living_one_stay(tmp_path):
+    cfg = OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path)}}})
+    killed, living, next_one = (compare.ComparisonTable() for _ in range(3))
+    killed.on_multirun_start(cfg)
+    (tmp_path / killed._place / ".000000.json.part").touch()
+    os.close(killed._lock)  # as the end of its process does
+    living.on_multirun_start(cfg)
+    next_one.on_multirun_start(cfg)
+    assert {*tmp_path.iterdir()} == {living._place, next_one._place}
+    for one in (living, next_one):
+        one.on_multirun_end(cfg)
+    assert not any(tmp_path.iterdir())
 
 
 def test_multirun_ends_with_one_table_and_goes_on_past_a_failing_job(command, recorded):

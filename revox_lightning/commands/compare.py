@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from hydra.core.utils import JobReturn
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
-from revox_lightning.files import write_atomically
+from revox_lightning.files import begin_folder, write_atomically
 from revox_lightning.report import table
 
 _REFERENCES = {
@@ -33,12 +33,13 @@ class ComparisonTable(Callback):
     """
 
     _place: Path | None = None
+    _lock: int
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         failed.clear()
         place = Path(str(config.hydra.sweep.dir))
         place.mkdir(parents=True, exist_ok=True)
-        self._place = Path(tempfile.mkdtemp(prefix=".rows_", dir=place)).resolve()
+        self._lock, self._place = begin_folder(place.resolve() / "rows")
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
         value = getattr(job_return, "_return_value", None)
@@ -58,6 +59,7 @@ class ComparisonTable(Callback):
             data, made_by, words, value = json.loads(path.read_text(encoding="utf-8"))
             tables.setdefault((data, made_by), []).append((words, value))
         shutil.rmtree(self._place, ignore_errors=True)
+        os.close(self._lock)
         for (data, _), rows in tables.items():
             print_comparison(data, rows)
             failed.extend(words for words, value in rows if "error" in value)
