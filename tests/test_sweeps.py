@@ -113,6 +113,23 @@ def test_hyperband_gives_up_what_lags_behind(file, tmp_path):
     assert (tmp_path / "out" / "trials.csv").read_text().startswith("trial,val/esr,state")
 
 
+def test_a_trial_that_ended_before_the_sweep_was_killed_is_not_trained_again(file, tmp_path, monkeypatch):
+    def no_training(one, trial, more):
+        raise AssertionError(trial)
+
+    monkeypatch.setattr(sweep, "_start", no_training)
+    one = Sweep(file(), tmp_path / "out", 0)
+    trial = one.draw()
+    history(one, trial, [0.5, 0.25])
+    folder = one.folder(trial)
+    folder.write_json("status.json", {"state": "finished"})
+    with pytest.raises(AssertionError):  # it has no figures
+        sweep._run(one, 1, 1, [])
+    folder.write_json("metrics.json", {"test/esr": 0.25})
+    sweep._run(one, 1, 1, [])
+    assert (trial.state, trial.value) == ("finished", 0.25)
+
+
 def test_the_command_is_filled_in_as_wandb_does_and_the_server_stays_out(file, tmp_path):
     one = Sweep(file(), tmp_path / "out", 0)
     trial = Trial(3, {"optim.lr": 0.005, "logger.offline": False, "seed": 1})

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from revox_lightning.commands import settings, sweep_file
+from revox_lightning.commands import settings, status, sweep_file
 from revox_lightning.commands.exits import disk_faults, guarded, log
 from revox_lightning.commands.render import cores
 from revox_lightning.commands.rows import START
@@ -186,6 +186,9 @@ def _run(one: Sweep, trials: int, jobs: int, more: list[str]) -> None:
     threads = [] if jobs == 1 or any(w.startswith("system.threads=") for w in more) else [
         f"system.threads={max(cores() // jobs, 1)}"
     ]  # fmt: skip
+    for trial in one.trials:
+        if trial.state == _OPEN and _ended_well(one.folder(trial)):
+            one.settle(trial, _DONE)  # a kill came before it was told
     waiting = [trial for trial in one.trials if trial.state == _OPEN]
     running: dict[int, subprocess.Popen[bytes]] = {}
     try:
@@ -208,6 +211,10 @@ def _run(one: Sweep, trials: int, jobs: int, more: list[str]) -> None:
             process.terminate()
         for process in running.values():
             _wait(process)  # the next sweep goes on in their folders
+
+
+def _ended_well(folder: RunFolder) -> bool:
+    return status.of(folder)[0] == status.FINISHED and bool(folder.read_json("metrics.json"))
 
 
 def _start(one: Sweep, trial: Trial, more: list[str]) -> subprocess.Popen[bytes]:
