@@ -288,3 +288,18 @@ def test_a_cell_without_runs_shows_what_was_published():
     heading, row = paper_table.lines([one])["s"]
     assert row[heading.index("ESR published")] == "0.25" and row[1] == "10 published" and row[2] == "-"
     assert r"A\_1" in paper_table._latex([one], paper_table.lines([one]))
+
+
+@pytest.mark.parametrize(
+    "values,said",
+    [
+        ([], "-"),
+        ([9], "9"),
+        ([19747.44], "19747"),
+        ([1.32256], "1.323"),
+        ([0.00198, 0.00202], "0.00200 ± 0.00003"),
+        ([0.0], "0"),
+    ],
+)
+def test_a_figure_has_four_digits_and_at_most_five_decimals(values, said):
+    assert paper_table._spread(values) == said

@@ -100,10 +100,12 @@ def _parameters(cell: Cell) -> str:
 
 
 def _spread(values: Sequence[float]) -> str:
-    """Mean and standard deviation over seeds."""
+    """Mean and standard deviation over seeds: four digits that tell something, at most five decimals."""
     if not values:
         return "-"
-    return f"{mean(values):.5f}" + (f" ± {stdev(values):.5f}" if len(values) > 1 else "")
+    whole, size = all(float(value).is_integer() for value in values), abs(mean(values))
+    decimals = 0 if whole and len(values) == 1 else min(max(3 - math.floor(math.log10(size or 1e-5)), 0), 5)
+    return f"{mean(values):.{decimals}f}" + (f" ± {stdev(values):.{decimals}f}" if len(values) > 1 else "")
 
 
 def _published(value: float | None) -> str:
