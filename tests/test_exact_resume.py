@@ -157,7 +157,7 @@ def kept(folder: Path) -> dict[str, Any]:
 
 
 def marks(name: str) -> list[pytest.MarkDecorator]:
-    return [pytest.mark.slow] * (name in ("hiss", "style by perturbation"))
+    return [pytest.mark.slow] * (name in ("hiss", "style", "style by perturbation"))
 
 
 @pytest.mark.parametrize("case", [pytest.param(name, marks=marks(name)) for name in CASES])

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from fuzz_readers import run_folder
+from fuzz_runs import run_folder
 from test_hostile_run import HOSTILE, RATE_HZ, hostile
 
 from revox_lightning.capture import instructions

@@ -75,7 +75,7 @@ def own_trajectory(dry: np.ndarray, wet: np.ndarray) -> np.ndarray:
     return found.shifted(float(np.mean(peaks - delay[matched]))).per_sample(wet.shape[1])
 
 
-@pytest.mark.parametrize("number", [1, 2, 3])
+@pytest.mark.parametrize("number", [1, *(pytest.param(n, marks=pytest.mark.slow) for n in (2, 3))])
 @torch.no_grad()
 def test_the_real_recorder_is_met_as_published_and_no_worse_by_our_own_trajectory(golden, weights, number):
     folder = golden / "tape" / "real_tape"
