@@ -38,15 +38,17 @@ COLUMNS = {
 MEASURED = ("found", "looked_at", "filters", "first_update", "epoch", "peak_mb")
 # Times what a training does first, and ends it when it would begin to validate.
 TRAINING = """
-import json, os, resource, sys, time
+import json, os, sys, time
 import torch
 out = sys.argv.pop(1)
+sys.path.append(sys.argv.pop(1))
+import pairs
 from revox_lightning.commands import assemble, training
 from revox_lightning.data import module, recordings, segments
 from revox_lightning.report import references
 told = {}
 def tell():
-    told["peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    told["peak_mb"] = pairs.peak_mb()
     open(out, "w").write(json.dumps(told))
 def timed(place, name, as_what):
     work = getattr(place, name)
@@ -116,7 +118,7 @@ def a_start(root: Path, cache: Path, place: Path) -> dict[str, float]:
     ]  # fmt: skip
     out = place / "told.json"
     out.unlink(missing_ok=True)
-    command = [sys.executable, "-c", TRAINING, str(out), *words]
+    command = [sys.executable, "-c", TRAINING, str(out), str(Path(__file__).parent), *words]
     done = subprocess.run(command, cwd=place, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"the training ended with status {done.returncode}: {done.stderr.strip()[-500:]}")

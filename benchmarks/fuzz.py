@@ -27,6 +27,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pairs
 import torch
 from fuzz_readers import READERS
 from hydra.errors import HydraException
@@ -100,17 +101,8 @@ def read(reader: str, path: Path, content: bytes) -> str | None:
     return sentence
 
 
-def _peak_bytes() -> int:
-    with open("/proc/self/status", encoding="ascii") as file:
-        return next(int(line.split()[1]) * 1024 for line in file if line.startswith("VmHWM"))
-
-
-def _reset_peak() -> None:
-    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-
-
 def _work(reader: str, originals: Sequence[Path], seed: int, numbers: Iterable[int], pipe: Any) -> None:
-    """In a process of its own: (number, outcome, seconds, bytes) of each case; outcome None where it was accepted."""
+    """In a process of its own: (number, outcome, seconds, MB) of each case; outcome None where it was accepted."""
 
     def ring(*_: Any) -> None:
         raise Hangs
@@ -124,8 +116,8 @@ def _work(reader: str, originals: Sequence[Path], seed: int, numbers: Iterable[i
     for number in numbers:
         pipe.send((number,))
         path, content = damaged(reader, originals, seed, number)  # which may take longer than to read it
-        _reset_peak()
-        before, started, outcome = _peak_bytes(), time.monotonic(), None
+        pairs.forget_peak()
+        before, started, outcome = pairs.peak_mb(), time.monotonic(), None
         signal.setitimer(signal.ITIMER_REAL, MOST_SECONDS)
         try:
             outcome = "refused" if read(reader, path, content) else None
@@ -135,7 +127,7 @@ def _work(reader: str, originals: Sequence[Path], seed: int, numbers: Iterable[i
             outcome = f"{type(error).__name__} in {_where(error)}"
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
-        pipe.send((number, outcome, time.monotonic() - started, _peak_bytes() - before))
+        pipe.send((number, outcome, time.monotonic() - started, pairs.peak_mb() - before))
     pipe.close()
 
 
@@ -182,9 +174,9 @@ def run(reader: str, cases: Iterable[int], seed: int, place: Path) -> Tally:
     return tally
 
 
-def _count(tally: Tally, number: int, outcome: str | None, seconds: float, grown: int) -> None:
+def _count(tally: Tally, number: int, outcome: str | None, seconds: float, grown: float) -> None:
     tally.cases += 1
-    tally.seconds, tally.megabytes = max(tally.seconds, seconds), max(tally.megabytes, grown / 1e6)
+    tally.seconds, tally.megabytes = max(tally.seconds, seconds), max(tally.megabytes, grown)
     if outcome == "refused":
         tally.refused += 1
     elif outcome is not None:

@@ -11,6 +11,7 @@ import argparse
 import contextlib
 import json
 import os
+import resource
 import statistics
 import subprocess
 import sys
@@ -47,6 +48,21 @@ def parsed(words: argparse.ArgumentParser, argv: Sequence[str] | None = None) ->
         if unknown:
             words.error(f"unknown job {unknown[0]}: choose from {', '.join(known)}")
     return given
+
+
+def peak_mb() -> float:
+    """The most memory that this process ever had; what it inherited from its parent does not count where that shows."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        for line in status.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) / 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform != "darwin" else 1024**2)
+
+
+def forget_peak() -> None:
+    """From now on `peak_mb` is of what comes (Linux only)."""
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
 
 def say(text: str) -> None:

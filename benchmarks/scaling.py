@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import json
 import math
-import resource
 import statistics
-import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -83,17 +81,7 @@ class Worker:
         self._step()
 
     def memory(self) -> float:
-        return peak_mb()
-
-
-def peak_mb() -> float:
-    """The most memory that this process ever had; what it inherited from its parent does not count where that shows."""
-    status = Path("/proc/self/status")
-    if status.exists():
-        for line in status.read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) / 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform != "darwin" else 1024**2)
+        return pairs.peak_mb()
 
 
 def renderer(run: str, source: str) -> Callable[[], object]:

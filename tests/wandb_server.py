@@ -38,7 +38,12 @@ class WandbServer:
     def environment(self, home: str) -> dict[str, str]:
         """What a process needs to speak to this server and to nobody else."""
         places = {f"WANDB_{name}_DIR": home for name in ("DATA", "CACHE", "CONFIG")}
-        key = {"WANDB_API_KEY": "local-" + 40 * "a", "WANDB_ERROR_REPORTING": "false", "HOME": home}
+        key = {
+            "WANDB_SILENT": "false",
+            "WANDB_API_KEY": "local-" + 40 * "a",
+            "WANDB_ERROR_REPORTING": "false",
+            "HOME": home,
+        }
         return {"WANDB_BASE_URL": self.url, **key, **places}
 
     # GraphQL: one method for each operation; what has none is answered with an empty object.

@@ -31,8 +31,11 @@ def log_result(
         for kind, path in take.items()
     }
     pictures = {f"plots/{path.stem}": wandb.Image(str(path)) for path in plots}
-    experiment.log(metrics | sounds | pictures | {"test/results": table} | _excerpts(heard))
     experiment.summary.update(metrics)
+    # Tables need an answer of the server's. Where it is gone they fail, and so would what is logged with them.
+    experiment.log(metrics)
+    experiment.log(sounds | pictures)
+    experiment.log({"test/results": table} | _excerpts(heard))
     if kept:
         artifact = wandb.Artifact(f"model-{experiment.id}", "model", metadata=_plain(metrics))
         for path in kept:
