@@ -43,9 +43,6 @@ KEPT = {
     "nam_wavenet": ["model=nam_wavenet", "size=nano"],
     "lstm_linear": ["model=lstm_linear", "size=8"],
     "tape_delay_gru": ["model=tape_delay_gru", "size=8"],
-}
-# Made only when they are named.
-MORE = {
     "style_transfer": [
         "model=style_transfer", "data.source.seconds={train: 60.0, val: 12.0, test: 12.0}",
         "system.segment_samples=32768", "system.hop_samples=32768",
@@ -105,12 +102,12 @@ def keep(name: str, words: list[str], place: Path) -> None:
 def main() -> int:
     """Keeps what is named and not kept yet; ends with 2 for a name that there is not."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", help=f"of {', '.join(KEPT | MORE)}; without: {', '.join(KEPT)}")
+    parser.add_argument("names", nargs="*", help=f"of {', '.join(KEPT)}; without: all")
     parser.add_argument("--out", type=Path, default=PLACE, help="the folder of versions")
     told = parser.parse_args()
     torch.set_num_threads(1)
-    if unknown := [name for name in told.names if name not in KEPT | MORE]:
-        print(f"error: {unknown[0]}: choose of {', '.join(KEPT | MORE)}.", file=sys.stderr)
+    if unknown := [name for name in told.names if name not in KEPT]:
+        print(f"error: {unknown[0]}: choose of {', '.join(KEPT)}.", file=sys.stderr)
         return 2
     version = told.out / __version__
     version.mkdir(parents=True, exist_ok=True)
@@ -121,7 +118,7 @@ def main() -> int:
         if place.exists():
             print(f"{place} is kept already")
             continue
-        keep(name, (KEPT | MORE)[name], place)
+        keep(name, KEPT[name], place)
         print(f"{place}: {sum(path.stat().st_size for path in place.rglob('*') if path.is_file()):,} bytes")
     return 0
 

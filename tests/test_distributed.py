@@ -191,3 +191,23 @@ def test_two_processes_end_with_the_weights_of_one(accelerator, model, pair, tmp
     assert apart(tmp_path / "one", tmp_path / "two") <= 1e-5
     names = [{str(p.relative_to(tmp_path / run)) for p in (tmp_path / run).rglob("*")} for run in ("one", "two")]
     assert names[0] == names[1], "files of other processes were left"
+
+
+@pytest.mark.slow
+def test_two_runs_at_once_end_as_one_after_another_and_are_not_made_again(pair, tmp_path):
+    dry, wet = pair(seconds=6.0)
+    words = [*TINY, *MODELS["lstm"], f"data.dry={dry}", f"data.wet={wet}", "trainer=cpu", "seed=0,1"]
+
+    def multirun(*more: str) -> str:
+        command = [sys.executable, "-m", "revox_lightning.commands.train", "-m", *words, *more]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=600, cwd=tmp_path)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    multirun("campaign=one", "launcher=local")
+    multirun("campaign=two", "launcher=joblib")
+    for seed in (0, 1):
+        assert apart(*(tmp_path / "outputs" / campaign / f"seed={seed}" for campaign in ("one", "two"))) == 0
+    made = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("metrics.json")}
+    assert len(made) == 4 and "epoch   1" not in multirun("campaign=two", "launcher=joblib")
+    assert made == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("metrics.json")}
