@@ -88,7 +88,8 @@ def read(path: str | Path | AudioInfo, start: int = 0, frames: int | None = None
     """Read samples `start` to `start + frames` (None: to the end; as with a slice, fewer where the file ends).
 
     A header that is known already is believed. Returns float32 `(channels, time)`. Raises UserError as `info` does,
-    DamagedAudio where the file cannot be read that far, and UserError for NaN or infinite samples.
+    DamagedAudio where the file cannot be read that far, and UserError for NaN or infinite samples and where the file's
+    disk has gone.
     """
     header = path if isinstance(path, AudioInfo) else info(path)
     stop = header.frames if frames is None else min(start + frames, header.frames)
@@ -112,7 +113,18 @@ def _open(path: Path) -> soundfile.SoundFile:
     try:
         return soundfile.SoundFile(str(path))
     except (soundfile.LibsndfileError, OSError) as error:
+        _check_still_there(path)
         raise DamagedAudio(path, f"{path} cannot be read as audio: expected a WAV, FLAC, AIFF or Ogg file") from error
+
+
+def _check_still_there(path: Path) -> None:
+    """Raises UserError where not the file is damaged but its disk or network has gone."""
+    try:
+        with open(path, "rb") as file:
+            file.read(1)
+    except OSError as error:
+        reason = f"{path} can no longer be read ({error.strerror}): bring its disk or network back, then go on"
+        raise UserError(reason) from error
 
 
 def _read_block(file: soundfile.SoundFile, header: AudioInfo, start: int, frames: int) -> Tensor:
@@ -129,6 +141,7 @@ def _read_block(file: soundfile.SoundFile, header: AudioInfo, start: int, frames
         if got < frames:
             raise RuntimeError("the file ends before that")
     except (RuntimeError, MemoryError) as error:
+        _check_still_there(header.path)
         after = f"{(start + got) / header.sample_rate_hz:.3f} s"
         reason = f"{header.path} is damaged after {after}: copy or export it again"
         raise DamagedAudio(header.path, reason) from error

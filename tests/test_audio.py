@@ -228,3 +228,13 @@ def test_true_peak_sees_between_the_samples():
     steady.update(x * torch.hann_window(9600))
     assert steady.dbtp == pytest.approx(0.0, abs=0.02)
     assert audio.TruePeak(2).dbtp == -math.inf
+
+
+def test_a_file_that_goes_away_is_not_a_damaged_one(tmp_path):
+    path = tmp_path / "a.wav"
+    audio.write(path, torch.zeros(1, 100), 8000)
+    header = audio.info(path)
+    path.unlink()
+    with pytest.raises(UserError, match="can no longer be read") as told:
+        audio.read(header)
+    assert not isinstance(told.value, audio.DamagedAudio)

@@ -1,4 +1,4 @@
-"""A disk that is full or read-only at any moment of a training: one sentence, exit code 2, and nothing lost."""
+"""A disk that is full, read-only or gone at any moment of a training: one sentence, exit code 2, and nothing lost."""
 
 import json
 import shutil
@@ -11,6 +11,7 @@ from fault_readers import unreadable
 from revox_lightning.callbacks.checkpoints import BestAndLast
 from revox_lightning.commands import result, settings, status, train, training
 from revox_lightning.commands.exits import guarded
+from revox_lightning.data import segments
 from revox_lightning.report import plots
 from revox_lightning.runs import RunFolder
 
@@ -30,21 +31,24 @@ def disk(tmp_path):
     if made.returncode:
         pytest.skip(f"a small file system cannot be mounted here ({made.stderr.strip()})")
     yield place
-    subprocess.run(["umount", "-l", str(place)], check=True)
+    subprocess.run(["umount", "-l", str(place)], check=False)  # which a test may have done
+
+
+def composed(dry, wet, run_dir, *words):
+    return settings.composed([
+        "model=lstm", "size=2", "data=recordings", f"data.dry={dry}", f"data.wet={wet}", "data.sample_rate_hz=8000",
+        "trainer=cpu", "trainer.max_epochs=2", "system.batch_size=2", "system.segment_samples=600",
+        "system.hop_samples=300", "system.warmup_samples=100", "linear_filter.taps=64",
+        "linear_filter.lookahead_samples=8", "data.gap_seconds=0.02", "logger=csv", "report.audio_seconds=1",
+        "report.data_sheet=false", "report.examples=[]", "kernels=torch", f"run_dir={run_dir}", *words,
+    ])  # fmt: skip
 
 
 @pytest.fixture
 def run(pair, disk, tmp_path):
     """A finished training of two epochs on that disk."""
     dry, wet = pair(seconds=4)
-    cfg = settings.composed([
-        "model=lstm", "size=2", "data=recordings", f"data.dry={dry}", f"data.wet={wet}", "data.sample_rate_hz=8000",
-        "trainer=cpu", "trainer.max_epochs=2", "system.batch_size=2", "system.segment_samples=600",
-        "system.hop_samples=300", "system.warmup_samples=100", "linear_filter.taps=64",
-        "linear_filter.lookahead_samples=8", "data.gap_seconds=0.02", "logger=csv", "report.audio_seconds=1",
-        "report.data_sheet=false", "report.examples=[]", "kernels=torch", f"run_dir={disk / 'run'}",
-    ])  # fmt: skip
-    training.train(cfg, disk / "run")
+    training.train(composed(dry, wet, disk / "run"), disk / "run")
     return RunFolder(disk / "run")
 
 
@@ -116,3 +120,39 @@ def test_a_read_only_folder_is_one_sentence_and_stays_as_it_was(run, disk, capsy
     assert {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()} == before
     subprocess.run(["mount", "-o", "remount,rw", str(disk)], check=True)
     assert goes_on(run, capsys) == (0, [])
+
+
+@pytest.mark.parametrize("moment", ["in an epoch", "in a validation"])
+def test_recordings_whose_disk_goes_away_end_the_training_and_are_not_silence(
+    moment, pair, disk, tmp_path, capsys, monkeypatch
+):
+    """Half of a validation on silence would choose the wrong weights."""
+    dry, wet = pair(seconds=4, folder=disk)
+    folder = RunFolder(tmp_path / "run")
+    of, name = (segments.Segments, "__getitems__") if moment == "in an epoch" else (segments.Chunks, "__getitem__")
+    original, asked = getattr(of, name), []
+
+    def goes(self, *words):
+        asked.append(words)
+        if len(asked) == 8:
+            subprocess.run(["umount", "-l", str(disk)], check=True)
+        return original(self, *words)
+
+    monkeypatch.setattr(of, name, goes)
+    words = ["data.memory_mb=0", "trainer.max_epochs=20"]
+    code = guarded(lambda: training.train(composed(dry, wet, folder.path, *words), folder.path))
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith(("error", "Traceback"))]
+    assert code == 2 and len(said) == 1 and "can no longer be read" in said[0], said
+    assert not unreadable(folder.path) and status.of(folder)[0] == "failed"
+
+
+def test_a_run_folder_whose_disk_goes_away_is_one_sentence(run, disk, capsys, monkeypatch):
+    original = BestAndLast.on_train_epoch_end
+
+    def goes(self, *words):
+        subprocess.run(["umount", "-l", str(disk)], check=False)
+        return original(self, *words)
+
+    monkeypatch.setattr(BestAndLast, "on_train_epoch_end", goes)
+    code, said = goes_on(run, capsys)
+    assert code == 2 and len(said) == 1 and "has gone: bring its disk back" in said[0], said

@@ -55,8 +55,14 @@ class BestAndLast(Checkpoint):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.best = trainer.strategy.broadcast(self.best)  # all processes of a training are to save at once
+        if trainer.is_global_zero:
+            self._folder.mkdir(parents=True, exist_ok=True)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Raises UserError where the folder has gone: what is made anew below a lost disk would lack all that was."""
+        if trainer.is_global_zero and not self._folder.is_dir():
+            place = self._folder.parent
+            raise UserError(f"the run folder {place} has gone: bring its disk back, then go on with resume={place}.")
         value = trainer.callback_metrics.get(self._monitor)
         if value is not None and float(value) < self.best:
             self.best, self.best_epoch = float(value), trainer.current_epoch

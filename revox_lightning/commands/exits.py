@@ -47,20 +47,21 @@ class _Format(logging.Formatter):
 _DISK = (
     errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EACCES, errno.EPERM,
     errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENOENT, errno.ENAMETOOLONG,
+    errno.EIO, errno.ENXIO, errno.ENODEV, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.EHOSTDOWN,
 )  # fmt: skip
 
 
 @contextlib.contextmanager
 def disk_faults() -> Iterator[None]:
-    """Turns what the disk refuses - full, read-only, over quota, not permitted - into a UserError."""
+    """Turns what the disk refuses - full, read-only, over quota, not permitted, gone - into a UserError."""
     try:
         yield
     except OSError as error:
         if error.errno not in _DISK:
             raise
         place = f" {error.filename}" if error.filename else ""
-        reason = f"could not write{place}: {error.strerror}; make room or choose another place, then go on."
-        raise UserError(reason) from error
+        help_ = "make room, bring the disk back or choose another place, then go on"
+        raise UserError(f"could not write{place}: {error.strerror}; {help_}.") from error
 
 
 def guarded(command: Callable[[], object]) -> int:
