@@ -205,7 +205,8 @@ def test_repeating_gives_the_same_bits():
         torch.set_num_threads(1)
 
 
-@pytest.mark.parametrize("bytes_", [16, pytest.param(64, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("bytes_", [16, 64])
 def test_other_vector_widths_compute_the_same(bytes_, monkeypatch, tmp_path):
     monkeypatch.setenv(build.MORE, f"-DREVOX_VECTOR_BYTES={bytes_} -Wno-psabi")
     monkeypatch.setenv(build.FOLDER, str(tmp_path))

@@ -75,9 +75,9 @@ def own_trajectory(dry: np.ndarray, wet: np.ndarray) -> np.ndarray:
     return found.shifted(float(np.mean(peaks - delay[matched]))).per_sample(wet.shape[1])
 
 
-@pytest.mark.parametrize("number", [1, *(pytest.param(n, marks=pytest.mark.slow) for n in (2, 3))])
+@pytest.mark.parametrize("number, count", [(1, 1), *(pytest.param(n, 5, marks=pytest.mark.slow) for n in (1, 2, 3))])
 @torch.no_grad()
-def test_the_real_recorder_is_met_as_published_and_no_worse_by_our_own_trajectory(golden, weights, number):
+def test_the_real_recorder_is_met_as_published_and_no_worse_by_our_own_trajectory(golden, weights, number, count):
     folder = golden / "tape" / "real_tape"
     published = json.loads((folder / "expected_esr.json").read_text())
     dry, wet = clip(golden, number)
@@ -85,9 +85,9 @@ def test_the_real_recorder_is_met_as_published_and_no_worse_by_our_own_trajector
     own = own_trajectory(dry.double().numpy(), wet.double().numpy())
     stored, own = (torch.from_numpy(delay).float()[None, None] for delay in (stored, own))
     assert (own - stored)[..., SKIP:-SKIP].abs().max() < 2
-    nets = [name for name in published if "GRU" in name]
+    nets = sorted(name for name in published if "GRU" in name)  # those with a delay first
     assert len(nets) == 5
-    for name in nets:
+    for name in nets[:count]:
         expected = published[name][f"clip{number}"]["ESR_eps1e-5"]
         net = mikkonen.load(weights, name)
         p = settled(net, dry[None, :1])

@@ -72,8 +72,8 @@ def recorded(pair):
 
 @pytest.fixture(autouse=True)
 def without_pictures(request, monkeypatch):
-    """Drawing takes longer than these trainings: the test of the whole run folder alone does it."""
-    if "whole_run_folder" not in request.node.name:
+    """Drawing takes longer than these trainings: one of whole run folders alone does it."""
+    if "whole_run_folder[lstm]" not in request.node.name:
         monkeypatch.setattr(plots, "draw", lambda *_: [])
 
 
@@ -114,7 +114,7 @@ def test_every_model_trains_and_leaves_a_whole_run_folder(model, command, record
     }
     assert torch.allclose(signals["difference"], signals["target"] - signals["estimate"], atol=3e-7)
     assert audio.info(next((run / "audio").glob("*_dry.wav"))).subtype == "PCM_24"
-    assert len(list((run / "plots").glob("*.png"))) == 4
+    assert len(list((run / "plots").glob("*.png"))) == (4 if model == "lstm" else 0)
     assert {p.name for p in (run / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt", "linear_filters.ckpt"}
     assert json.loads((run / "levels.json").read_text())["train_input_peak_dbfs"] < 0
     config = yaml.safe_load((run / "config.yaml").read_text())

@@ -52,6 +52,7 @@ class Correlations:
         self._cross = np.zeros(lags)  # sum over scored n of wet[n] dry[n + L - i]
         self._edges: list[tuple[float, np.ndarray]] = []  # (sign, dry backwards from the edge)
         self._solutions: dict[tuple[int, int, float], np.ndarray] = {}
+        self._inverses: dict[tuple[int, float], _TriangularProducts] = {}  # which every look-ahead starts from
 
     def update(self, dry: Tensor | ArrayLike, wet: Tensor | ArrayLike, lead: int = 0, tail: int = 0) -> None:
         """Count one take, or the next part of one: `dry`, `wet` `(time,)`.
@@ -77,6 +78,7 @@ class Correlations:
         self._add_edge(1.0, excerpt(x, start - longest, longest + ahead)[::-1])
         self._add_edge(-1.0, excerpt(x, stop - longest, longest + ahead)[::-1])
         self._solutions.clear()
+        self._inverses.clear()
 
     def _add_edge(self, sign: float, backwards: np.ndarray) -> None:
         if self._edges and self._edges[-1][0] == -sign and np.array_equal(self._edges[-1][1], backwards):
@@ -96,8 +98,12 @@ class Correlations:
                 raise UserError(
                     "the dry recording is silent, so no linear filter can be fitted: check its file and channel"
                 )
-            matrix = _NormalMatrix(self, taps, lookahead, ridge)
-            self._solutions[taps, lookahead, ridge] = matrix.solve(self._cross_part(taps, lookahead))
+            if (taps, ridge) not in self._inverses:
+                column = self._windowed[:taps].copy()
+                column[0] *= 1 + max(ridge, 1e-12)
+                self._inverses[taps, ridge] = _toeplitz_inverse(column)
+            matrix, wanted = _NormalMatrix(self, taps, lookahead, ridge), self._cross_part(taps, lookahead)
+            self._solutions[taps, lookahead, ridge] = matrix.solve(wanted, self._inverses[taps, ridge])
         return torch.from_numpy(self._solutions[taps, lookahead, ridge].copy())
 
     def esr(self, h: Tensor | ArrayLike, lookahead: int) -> float:
@@ -148,10 +154,7 @@ class _NormalMatrix:
         column = data._first_column[:taps].copy()
         for sign, edge in data._edges:  # from the largest look-ahead to this one, along the diagonals
             column += sign * lagged_products(edge, edge[:skipped], 0, 1 - taps, 0)[::-1]
-        loading = ridge * column[0]
-        column[0] += loading
-        self.windowed = data._windowed[:taps].copy()
-        self.windowed[0] += max(loading, 1e-12 * self.windowed[0])
+        column[0] *= 1 + ridge
         self.size = 1 << (2 * taps - 1).bit_length()
         gap = np.zeros(self.size - 2 * taps + 1)
         self.toeplitz = rfft(np.concatenate((column, gap, column[:0:-1])))
@@ -162,12 +165,12 @@ class _NormalMatrix:
         """R v for `v` `(taps,)`."""
         return irfft(self.toeplitz * rfft(v, self.size), self.size)[: len(v)] + self.edges.times(v)
 
-    def solve(self, wanted: np.ndarray) -> np.ndarray:
+    def solve(self, wanted: np.ndarray, inverse: _TriangularProducts) -> np.ndarray:
         """R^-1 `wanted` by preconditioned conjugate gradients (Golub and Van Loan, algorithm 11.5.1).
 
+        `inverse` is of the Toeplitz matrix of the takes with silence around them, which is positive definite.
         `power` approaches the squared error still to be won, so the loop ends when that is 1e-13 of the whole.
         """
-        inverse = _toeplitz_inverse(self.windowed)
         h, residual = np.zeros_like(wanted), wanted.copy()
         direction = z = inverse.times(residual)
         power = whole = residual @ z
