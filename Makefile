@@ -13,10 +13,10 @@ train: setup  ## train the default model on the built-in machine: make train ARG
 	$(RUN) train.py $(ARGS)
 
 test: setup  ## the tests, in a few minutes
-	$(RUN) -m pytest -n 2 -m "not slow" $(ARGS)
+	$(RUN) -m pytest -n 2 --dist worksteal -m "not slow" $(ARGS)
 
 test-all: setup  ## the tests that need minutes, too
-	$(RUN) -m pytest -n 2 $(ARGS)
+	$(RUN) -m pytest -n 2 --dist worksteal $(ARGS)
 
 bench: setup  ## every benchmark, into docs/performance.md; PEERS=1 fetches other projects to compare with
 	$(RUN) benchmarks/write_performance.py $(if $(PEERS),--peers) $(ARGS)

@@ -288,7 +288,7 @@ def test_a_folder_without_pairs_or_with_a_widow(tmp_path, pair):
         Recordings(root=str(tmp_path))
 
 
-@pytest.mark.parametrize("chain", [None, "studio", "tape"])
+@pytest.mark.parametrize("chain", [None, "tape", pytest.param("studio", marks=pytest.mark.slow)])
 def test_batches_do_not_depend_on_the_number_of_workers(chain, pair):
     dry, wet = pair()
     # What trains on effects has threads of OpenMP, which a process that is forked from it may not use.

@@ -65,6 +65,7 @@ def test_frozen_proxies_do_not_learn_and_do_not_drift():
         assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
 
 
+@pytest.mark.slow
 def test_full_hybrid_sounds_like_the_effects_and_learns_from_the_proxies():
     net, x, w = tiny(FullHybrid).train(), noise(2, 2, 3000), noise(2, 2, 3000, seed=1)
     p = knobs(2).requires_grad_()

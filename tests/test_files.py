@@ -35,7 +35,7 @@ def test_a_finished_file_can_be_read_by_others_as_the_umask_says(tmp_path):
 _WRITES = """
 import os, sys
 from pathlib import Path
-from revox_lightning import audio, files
+from revox_lightning import files
 path = Path(sys.argv[1])
 def half(file):
     file.write(b"half"); file.flush()
@@ -43,6 +43,7 @@ def half(file):
     sys.stdin.read()
 if path.suffix == ".wav":
     import torch
+    from revox_lightning import audio
     with audio.writer(path, 8000, 1) as out:
         out.write(torch.zeros(1, 100))
         print("writing", flush=True)

@@ -61,6 +61,7 @@ def test_pictures_sounds_and_the_table_are_logged(tmp_path, monkeypatch):
     assert made.shape == (1, 5 * 44100) and made.std() > 0
 
 
+@pytest.mark.slow
 def test_a_run_that_goes_on_ends_as_one_that_was_never_interrupted(tmp_path):
     model, words = "wow_flutter_diffusion", ["schedule=constant", "trainer.max_epochs=2"]
     torch.manual_seed(0)

@@ -45,6 +45,7 @@ def test_styles_are_told_apart_and_nothing_else_is(monkeypatch):
     assert probe.encoded(encoder)(x).shape == (50, encoder.embedding)
 
 
+@pytest.mark.slow
 def test_the_script_tells_accuracies_and_distances(tmp_path, monkeypatch, capsys):
     monkeypatch.delenv("REVOX_GOLDEN", raising=False)
     words = ["--kind", "music", "--examples", "50", "--samples", "65536", "--json", str(tmp_path / "a.json")]
