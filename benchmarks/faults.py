@@ -28,7 +28,7 @@ from fault_readers import unreadable
 from forked import adopt, reap, watched
 from fuzz import write_page
 
-_TRIES = 6  # for a case whose command ended before it was killed
+_TRIES = 20  # for a case whose command ended before it was killed
 
 
 @dataclass
