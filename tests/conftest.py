@@ -1,4 +1,4 @@
-"""What every test gets: one thread, a home of its own for W&B, and small files on the disk."""
+"""What every test gets: one thread, compiled kernels, a home of its own for W&B, and small files on the disk."""
 
 import os
 from pathlib import Path
@@ -16,9 +16,11 @@ torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)
-def _threads():
-    """A run divides the threads of the whole process: not for the next test."""
+def _as_before():
+    """A run sets threads, kernels and gradients for the whole process: not for the next test."""
     yield
+    torch.set_grad_enabled(True)
+    backend.choose("auto")
     backend.set_threads(None)
     numba.set_num_threads(1)
     torch.set_num_threads(1)

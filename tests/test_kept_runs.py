@@ -20,14 +20,6 @@ TOLERANCE = {"torch": 1e-6, "fused": 1e-5}
 STYLE_TOLERANCE = 1e-3
 
 
-@pytest.fixture(autouse=True)
-def as_before():
-    with backend.using("auto"):
-        yield
-    torch.set_num_threads(1)
-    torch.set_grad_enabled(True)
-
-
 def kept(run: Path) -> tuple[torch.Tensor, torch.Tensor]:
     """What a run was given (1, time), and what it made of it."""
     return torch.from_numpy(np.load(run.parent / "input.npz")["x"]), torch.from_numpy(
