@@ -33,8 +33,9 @@ def log_result(
     pictures = {f"plots/{path.stem}": wandb.Image(str(path)) for path in plots}
     experiment.summary.update(metrics)
     # Tables need an answer of the server's. Where it is gone they fail, and so would what is logged with them.
-    experiment.log(metrics)
-    experiment.log(sounds | pictures)
+    for logged in (metrics, sounds | pictures):
+        if logged:
+            experiment.log(logged)
     experiment.log({"test/results": table} | _excerpts(heard))
     if kept:
         artifact = wandb.Artifact(f"model-{experiment.id}", "model", metadata=_plain(metrics))
