@@ -1,6 +1,8 @@
 # Every target sets up what it needs. PYTHON chooses the interpreter (3.10 to 3.13), ARGS are handed on.
 PYTHON ?= python3
 RUN = .venv/bin/python
+# Two processes of tests, each of one thread: numpy's own would wait for each other.
+TESTS = OPENBLAS_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist worksteal
 
 .PHONY: help setup train test test-all lint audit fuzz faults bench bench-demo paper sweep report
 
@@ -13,10 +15,10 @@ train: setup  ## train the default model on the built-in machine: make train ARG
 	$(RUN) train.py $(ARGS)
 
 test: setup  ## the tests, in a few minutes
-	$(RUN) -m pytest -n 2 --dist worksteal -m "not slow" $(ARGS)
+	$(TESTS) -m "not slow" $(ARGS)
 
 test-all: setup  ## the tests that need minutes, too
-	$(RUN) -m pytest -n 2 --dist worksteal $(ARGS)
+	$(TESTS) $(ARGS)
 
 bench: setup  ## every benchmark, into docs/performance.md; PEERS=1 fetches other projects to compare with
 	$(RUN) benchmarks/write_performance.py $(if $(PEERS),--peers) $(ARGS)
